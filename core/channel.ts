@@ -1,0 +1,57 @@
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { ParameterizedContext } from 'koa'
+import { z } from 'zod'
+import type { Principal } from './auth.ts'
+import type { Dispatcher } from './dispatcher.ts'
+import type { PluginContext } from './plugin.ts'
+
+/** One request to a route, with who asks and the parameters of its path. */
+export interface RequestContext extends ParameterizedContext {
+  readonly principal: Principal
+  readonly params: Readonly<Record<string, string>>
+}
+
+export interface Route {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  /** As in @koa/router: `/api/v1/turns/:turn`. */
+  readonly path: string
+  /** The form it answers in, where another channel answers the same path in the other form. */
+  readonly accepts?: 'json' | 'events'
+  handle(ctx: RequestContext): Promise<void> | void
+}
+
+export interface Upgrade {
+  readonly path: string
+  handle(request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal): void
+}
+
+/** A way in for clients: it turns bytes into messages, and what it reads from the log into bytes. */
+export interface Channel {
+  readonly routes?: readonly Route[]
+  readonly upgrades?: readonly Upgrade[]
+  /** Method or scheme and path of its main door, for the line at the start: `POST /api/v1/bots/{bot}/messages`. */
+  readonly door: string
+  /** Stops what keeps its clients attached, when the hub stops. */
+  close?(): void | Promise<void>
+}
+
+export interface ChannelContext extends PluginContext {
+  readonly hub: Dispatcher
+  /** Whether the channel's `bots` option lets clients in to this bot; all bots by default. */
+  readonly offers: (bot: string) => boolean
+}
+
+/** The options every channel takes; spread them into its schema. */
+export const channelOptions = {
+  bots: z.array(z.string()).min(1).optional().describe('The bots that may be reached; all by default.'),
+  path: z
+    .string()
+    .regex(/^\/([^/]+(\/[^/]+)*)?$/, 'must begin with "/" and not end with one')
+    .default('/')
+    .describe('Put before the paths of the channel.'),
+  origins: z
+    .array(z.string())
+    .optional()
+    .describe("Web origins that may call it, or `*`; the hub's own and loopback ones by default."),
+} as const

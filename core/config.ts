@@ -1,0 +1,264 @@
+import { closest, distance } from 'fastest-levenshtein'
+import { z } from 'zod'
+import type { Profile } from './bot.ts'
+import { HubError } from './errors.ts'
+import type { ChannelSpec, MiddlewareSpec, PluginSpec, ProviderSpec, StoreSpec } from './plugin.ts'
+import type { Middleware } from './turn.ts'
+
+/** A bot with more than its provider. */
+export interface BotConfig {
+  readonly provider: ProviderSpec
+  readonly profile?: Profile
+  /** Middleware of this bot alone, inside the hub's own, the first outermost. */
+  readonly use?: readonly (MiddlewareSpec | Middleware)[]
+  /** Send earlier messages along although the upstream remembers them itself. */
+  readonly history?: boolean
+  /** Keep upstream events the hub has no word for, as `raw`, in every turn. */
+  readonly raw?: boolean
+  /** How many messages may wait behind the live turn of a conversation. Default 100. */
+  readonly queueLimit?: number
+  /** How long consent or tool outputs are waited for, in ms. Default 24 hours. */
+  readonly answerWithinMs?: number
+  /** How long a turn may take in all, waiting not counted, in ms. Default 30 minutes. */
+  readonly deadlineMs?: number
+}
+
+/** What a deployment runs: the default export of `hub.config.ts`. */
+export interface HubConfig<Bot extends string = string> {
+  /** Default 127.0.0.1:9527. Beyond loopback the hub needs `auth`. */
+  readonly listen?: { readonly host?: string; readonly port?: number }
+  /** Default: `sqlite()`, in `data/` beside the config file. */
+  readonly store?: StoreSpec
+  readonly bots: { readonly [Name in Bot]?: ProviderSpec | BotConfig }
+  /** Middleware around every bot, the first outermost. Default: `[history(), retry()]`. */
+  readonly use?: readonly (MiddlewareSpec | Middleware)[]
+  /** By name: it is the channel's label in logs and at the start. */
+  readonly channels: Readonly<Record<string, ChannelSpec<NoInfer<Bot>>>>
+}
+
+/** A config after all checks: every plugin with its parsed options. */
+export interface CheckedConfig {
+  readonly listen: { readonly host: string; readonly port: number }
+  readonly store: Checked<StoreSpec>
+  readonly bots: ReadonlyMap<string, CheckedBot>
+  readonly use: readonly (Checked<MiddlewareSpec> | Middleware)[]
+  readonly channels: ReadonlyMap<string, Checked<ChannelSpec>>
+}
+
+export interface CheckedBot extends Required<Omit<BotConfig, 'provider' | 'use'>> {
+  readonly provider: Checked<ProviderSpec>
+  readonly use: readonly (Checked<MiddlewareSpec> | Middleware)[]
+}
+
+/** A plugin whose `options` are the output of its schema. */
+export type Checked<Spec> = Spec & { readonly checked: true }
+
+type Problem = string
+
+const examples: Record<string, string> = {
+  provider: '`echo()`',
+  channel: '`rest()`',
+  store: '`sqlite()`',
+  middleware: '`history()`',
+}
+
+const shape = z.strictObject({
+  listen: z
+    .strictObject({ host: z.string().min(1).default('127.0.0.1'), port: z.int().min(0).max(65_535).default(9527) })
+    .prefault({}),
+  store: plugin<StoreSpec>('store'),
+  bots: z.record(z.string(), z.unknown()).refine((bots) => Object.keys(bots).length > 0, 'name at least one bot'),
+  use: z.array(middleware()).default([]),
+  channels: z
+    .record(z.string(), plugin<ChannelSpec>('channel'))
+    .refine((channels) => Object.keys(channels).length > 0, 'name at least one channel, such as `rest: rest()`'),
+})
+
+const botShape = z.strictObject({
+  provider: plugin<ProviderSpec>('provider'),
+  profile: z
+    .strictObject({
+      name: z.string().optional(),
+      description: z.string().optional(),
+      avatar: z.string().optional(),
+      welcome: z.string().optional(),
+      starters: z.array(z.string()).optional(),
+      language: z.enum(['en', 'zh-Hant', 'zh-Hans']).optional(),
+    })
+    .default({}),
+  use: z.array(middleware()).default([]),
+  history: z.boolean().default(false),
+  raw: z.boolean().default(false),
+  queueLimit: z.int().min(0).max(10_000).default(100),
+  answerWithinMs: z.int().positive().max(2_147_483_647).default(86_400_000),
+  deadlineMs: z.int().positive().max(2_147_483_647).default(1_800_000),
+})
+
+const botName = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
+
+function plugin<Spec extends { readonly kind: string }>(kind: Spec['kind']) {
+  return z.custom<Spec>(
+    (value) => typeof value === 'object' && value !== null && 'kind' in value && value.kind === kind,
+    `must be a ${kind}: call its factory, for example ${examples[kind]}`,
+  )
+}
+
+function middleware() {
+  return z.union([z.custom<Middleware>((value) => typeof value === 'function'), plugin<MiddlewareSpec>('middleware')], {
+    error: 'must be a middleware: a function `(turn, next) => …` or a factory call such as `history()`',
+  })
+}
+
+/**
+ * Checks a config: its shape, every plugin's options, names that refer to bots, and where it listens.
+ * @throws HubError `config_invalid`, with every problem, where it is and what was probably meant
+ */
+export function checkConfig(config: unknown, changes: { host?: string; port?: number } = {}): CheckedConfig {
+  const problems: Problem[] = []
+  const top = parse(shape, config, '', problems) ?? salvage(config)
+  const bots = new Map<string, CheckedBot>()
+  for (const [name, value] of Object.entries(top.bots)) {
+    const bot = checkBot(name, value, problems)
+    if (bot) bots.set(name, bot)
+  }
+  const channels = new Map<string, Checked<ChannelSpec>>()
+  for (const [name, spec] of Object.entries(top.channels)) {
+    const channel = checkPlugin(spec, `channels.${name}`, problems)
+    checkBotNames(channel?.options, `channels.${name}`, Object.keys(top.bots), problems)
+    if (channel) channels.set(name, channel)
+  }
+  const store = top.store && checkPlugin(top.store, 'store', problems)
+  const use = checkMiddleware(top.use, 'use', problems)
+  const listen = { ...top.listen, ...changes }
+  checkListen(listen.host, problems)
+  if (problems.length > 0 || !store) throw invalid(problems)
+  return { listen, store, bots, use, channels }
+}
+
+/** The parts of a misshapen config that can be checked all the same. */
+function salvage(config: unknown) {
+  const given: Readonly<Record<string, unknown>> = typeof config === 'object' && config !== null ? { ...config } : {}
+  const { store, bots, channels, use } = shape.shape
+  return {
+    listen: { host: '127.0.0.1', port: 0 },
+    store: store.safeParse(given['store']).data,
+    bots: bots.safeParse(given['bots']).data ?? {},
+    channels: channels.safeParse(given['channels']).data ?? {},
+    use: use.safeParse(given['use']).data ?? [],
+  }
+}
+
+function checkBot(name: string, value: unknown, problems: Problem[]): CheckedBot | undefined {
+  const place = `bots.${name}`
+  if (!botName.test(name)) {
+    problems.push(
+      `${place}: a bot's name has letters, digits, ".", "_" and "-", at most 64, and begins with a letter or digit`,
+    )
+  }
+  const alone = plugin<ProviderSpec>('provider').safeParse(value)
+  if (!alone.success && typeof value === 'object' && value !== null && 'kind' in value) {
+    problems.push(`${place}: ${alone.error.issues[0]!.message}`)
+    return undefined
+  }
+  const bot = parse(botShape, alone.success ? { provider: alone.data } : value, place, problems)
+  if (!bot) return undefined
+  const provider = checkPlugin(bot.provider, alone.success ? place : `${place}.provider`, problems)
+  const use = checkMiddleware(bot.use, `${place}.use`, problems)
+  return provider && { ...bot, provider, use }
+}
+
+const checkMiddleware = (
+  use: readonly (MiddlewareSpec | Middleware)[],
+  place: string,
+  problems: Problem[],
+): readonly (Checked<MiddlewareSpec> | Middleware)[] =>
+  use.flatMap((each, index) =>
+    typeof each === 'function' ? each : (checkPlugin(each, `${place}[${index}]`, problems) ?? []),
+  )
+
+function checkPlugin<Spec extends PluginSpec<string, never, unknown>>(
+  spec: Spec,
+  place: string,
+  problems: Problem[],
+): Checked<Spec> | undefined {
+  const before = problems.length
+  const options = parse(spec.schema, spec.options, `${place}: ${spec.name}()`, problems)
+  return problems.length > before ? undefined : { ...spec, options, checked: true }
+}
+
+function checkBotNames(options: unknown, place: string, bots: readonly string[], problems: Problem[]): void {
+  if (typeof options !== 'object' || options === null) return
+  const { bot, bots: list } = options as { bot?: unknown; bots?: unknown }
+  for (const name of [bot, ...(Array.isArray(list) ? (list as unknown[]) : [])]) {
+    if (typeof name !== 'string' || bots.includes(name)) continue
+    problems.push(`${place}: there is no bot called ${JSON.stringify(name)}${didYouMean(name, bots)}`)
+  }
+}
+
+function checkListen(host: string, problems: Problem[]): void {
+  if (/^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host)) return
+  problems.push(
+    `listen.host: ${JSON.stringify(host)} is reachable from other machines, and this hub has no \`auth\`. Listen on 127.0.0.1, and put a proxy that knows its users in front.`,
+  )
+}
+
+function parse<Schema extends z.ZodType>(
+  schema: Schema,
+  value: unknown,
+  place: string,
+  problems: Problem[],
+): z.output<Schema> | undefined {
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  for (const issue of result.error.issues) problems.push(...describe(issue, schema, place))
+  return undefined
+}
+
+function describe(issue: z.core.$ZodIssue, schema: z.ZodType, place: string): Problem[] {
+  const path = issue.path.map(String)
+  const at = [place, path.join('.')].filter((part) => part !== '').join(place.endsWith(')') ? ': ' : '.')
+  if (issue.code !== 'unrecognized_keys') return [`${at || 'the config'}: ${issue.message}`]
+  const known = keysAt(schema, path)
+  return issue.keys.map((key) => `${at || 'the config'}: unknown option "${key}"${didYouMean(key, known)}`)
+}
+
+/** The keys an object schema knows at a path, read from its JSON Schema so that wrappers and unions do not matter. */
+function keysAt(schema: z.ZodType, path: readonly string[]): string[] {
+  const jsonSchema = z.toJSONSchema(schema, { unrepresentable: 'any', io: 'input' })
+  let nodes: JsonSchemaNode[] = [jsonSchema as JsonSchemaNode]
+  for (const step of path) {
+    nodes = nodes.flatMap(alternatives).flatMap((node) => {
+      const next = node.properties?.[step] ?? node.additionalProperties ?? node.items
+      return typeof next === 'object' ? [next] : []
+    })
+  }
+  return nodes.flatMap(alternatives).flatMap((node) => Object.keys(node.properties ?? {}))
+}
+
+interface JsonSchemaNode {
+  readonly properties?: Readonly<Record<string, JsonSchemaNode>>
+  readonly additionalProperties?: boolean | JsonSchemaNode
+  readonly items?: JsonSchemaNode
+  readonly anyOf?: readonly JsonSchemaNode[]
+  readonly oneOf?: readonly JsonSchemaNode[]
+}
+
+const alternatives = (node: JsonSchemaNode): readonly JsonSchemaNode[] => [
+  node,
+  ...[...(node.anyOf ?? []), ...(node.oneOf ?? [])].flatMap(alternatives),
+]
+
+/** `; did you mean "x"?`, when something known is near enough. */
+export function didYouMean(name: string, known: readonly string[]): string {
+  if (known.length === 0) return ''
+  const nearest = closest(name, [...known])
+  const near = distance(name.toLowerCase(), nearest.toLowerCase()) <= Math.max(2, Math.floor(name.length / 3))
+  return near ? `; did you mean "${nearest}"?` : `; known: ${known.join(', ')}`
+}
+
+function invalid(problems: readonly Problem[]): HubError {
+  const count = problems.length === 1 ? 'one problem' : `${problems.length} problems`
+  return new HubError('config_invalid', {
+    message: `The config has ${count}:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`,
+  })
+}

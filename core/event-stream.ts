@@ -1,0 +1,55 @@
+import { once } from 'node:events'
+import type { RequestContext } from './channel.ts'
+
+const heartbeatMs = 5000
+const readTimeoutMs = 30_000
+
+/** An open server-sent event stream to a client. */
+export interface EventStream {
+  /** Aborted when the client has left, does not read, or the stream was closed. */
+  readonly signal: AbortSignal
+  /** Resolves when the client can take more; a client that takes nothing for 30 s is cut. */
+  write(frames: string): Promise<void>
+  close(): void
+}
+
+/**
+ * Answers a request with a stream of events. The head goes out at once, and silence is broken by a comment at most
+ * every 5 s. A comment is one line: a blank line after it would be an empty event to some clients.
+ */
+export function openEventStream(ctx: RequestContext): EventStream {
+  const response = ctx.res
+  const left = new AbortController()
+  ctx.respond = false
+  ctx.status = 200
+  response.writeHead(200, {
+    'content-type': 'text/event-stream',
+    'cache-control': 'no-cache, no-transform',
+    'x-accel-buffering': 'no',
+  })
+  response.flushHeaders()
+  response.socket?.setNoDelay(true)
+  const heartbeat = setInterval(() => response.write(': \n'), heartbeatMs)
+  const leave = () => {
+    clearInterval(heartbeat)
+    left.abort()
+  }
+  response.once('close', leave)
+  if (response.destroyed) leave()
+
+  return {
+    signal: left.signal,
+    async write(frames) {
+      if (left.signal.aborted) return
+      heartbeat.refresh()
+      if (response.write(frames)) return
+      const timer = setTimeout(() => response.destroy(), readTimeoutMs)
+      await once(response, 'drain', { signal: left.signal }).catch(() => {})
+      clearTimeout(timer)
+    },
+    close() {
+      leave()
+      response.end()
+    },
+  }
+}

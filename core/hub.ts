@@ -1,0 +1,174 @@
+import type { Bot } from './bot.ts'
+import type { ChannelContext } from './channel.ts'
+import type { Clock } from './clock.ts'
+import { systemClock } from './clock.ts'
+import type { Checked, CheckedBot, CheckedConfig } from './config.ts'
+import { Dispatcher } from './dispatcher.ts'
+import { HubError } from './errors.ts'
+import type { Logger } from './log.ts'
+import { createLogger } from './log.ts'
+import type { MiddlewareSpec, PluginContext } from './plugin.ts'
+import type { HubServer, Mounted } from './server.ts'
+import { startServer } from './server.ts'
+import type { Store } from './store.ts'
+import { Services, token } from './services.ts'
+import type { Middleware } from './turn.ts'
+import { compose } from './turn.ts'
+
+/** How long live turns have to end when the hub stops. */
+const drainMs = 20_000
+/** How long their readers have after that. */
+const closeMs = 2000
+
+/** The services that plugins share and tests replace. */
+export const clockToken = token<Clock>('clock')
+export const loggerToken = token<Logger>('logger')
+export const fetchToken = token<typeof fetch>('fetch')
+
+/** A running hub. Disposing it drains and stops it. */
+export interface Hub extends AsyncDisposable {
+  /** `http://127.0.0.1:9527` */
+  readonly url: string
+  readonly dispatcher: Dispatcher
+  /** Name and door of each channel, for the lines at the start. */
+  readonly doors: readonly { readonly channel: string; readonly door: string }[]
+  /** Drains: new work is refused, live turns have `graceMs` (20 s) to end. Then everything is closed. */
+  stop(graceMs?: number): Promise<void>
+}
+
+export interface HubOptions {
+  /** What relative paths in the config are relative to. */
+  readonly folder: string
+  /** With a test's own clock, log or fetch in it. */
+  readonly services?: Services
+}
+
+/**
+ * Builds everything a config names, goes on with what an earlier process left, and listens.
+ * @throws HubError `config_invalid`, `store_unavailable`
+ */
+export async function createHub(
+  config: CheckedConfig,
+  { folder, services = new Services() }: HubOptions,
+): Promise<Hub> {
+  services
+    .provide(clockToken, () => systemClock)
+    .provide(loggerToken, () => createLogger())
+    .provide(fetchToken, () => fetch)
+  try {
+    return await build(config, folder, services)
+  } catch (error) {
+    await services[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+async function build(config: CheckedConfig, folder: string, services: Services): Promise<Hub> {
+  const clock = services.get(clockToken)
+  const logger = services.get(loggerToken)
+  const contextFor = (name: string): PluginContext => ({
+    name,
+    folder,
+    clock,
+    logger: logger.child({ plugin: name }),
+    fetch: services.get(fetchToken),
+  })
+
+  const store = await config.store.create(config.store.options, contextFor('store'))
+  services.defer(() => store.close())
+  const bots = new Map<string, Bot>()
+  for (const [name, bot] of config.bots) {
+    bots.set(name, await buildBot(name, bot, config.use, store, services, contextFor(name)))
+  }
+
+  const dispatcher = new Dispatcher({ bots, store, clock, logger })
+  const mounted: Mounted[] = []
+  for (const [name, spec] of config.channels) {
+    const { bots: offered, origins } = spec.options as { bots?: readonly string[]; origins?: readonly string[] }
+    const context: ChannelContext = {
+      ...contextFor(name),
+      hub: dispatcher,
+      offers: (bot) => offered?.includes(bot) ?? true,
+    }
+    mounted.push({ name, channel: await spec.create(spec.options, context), origins })
+  }
+  checkRoutes(mounted)
+
+  await dispatcher.recover()
+  const server = await startServer({ ...config.listen, channels: mounted, logger, ready: () => dispatcher.ready })
+
+  let stopped: Promise<void> | undefined
+  const stop = (graceMs = drainMs) => (stopped ??= stopAll(dispatcher, mounted, server, services, graceMs))
+  return {
+    url: server.url,
+    dispatcher,
+    doors: mounted.map(({ name, channel }) => ({ channel: name, door: channel.door })),
+    stop,
+    [Symbol.asyncDispose]: () => stop(0),
+  }
+}
+
+async function stopAll(
+  dispatcher: Dispatcher,
+  channels: readonly Mounted[],
+  server: HubServer,
+  services: Services,
+  graceMs: number,
+): Promise<void> {
+  await dispatcher.drain(graceMs)
+  await Promise.all(channels.map(async ({ channel }) => channel.close?.()))
+  await server.close(Math.min(graceMs, closeMs))
+  await services[Symbol.asyncDispose]()
+}
+
+async function buildBot(
+  name: string,
+  config: CheckedBot,
+  outer: CheckedConfig['use'],
+  store: Store,
+  services: Services,
+  context: PluginContext,
+): Promise<Bot> {
+  const { provider: spec, profile, raw, queueLimit, answerWithinMs, deadlineMs } = config
+  const provider = await spec.create(spec.options, context)
+  services.defer(() => provider.close?.())
+  const { manifest } = spec
+  const middleware: Middleware[] = []
+  for (const each of [...outer, ...config.use]) {
+    middleware.push(
+      isSpec(each)
+        ? await each.create(each.options, { ...context, store, bot: { name, history: config.history, manifest } })
+        : each,
+    )
+  }
+  const respond = compose(middleware, (turn) => provider.respond(turn))
+  return { name, profile, manifest, provider, respond, raw, queueLimit, answerWithinMs, deadlineMs }
+}
+
+const isSpec = (each: Checked<MiddlewareSpec> | Middleware): each is Checked<MiddlewareSpec> =>
+  typeof each !== 'function'
+
+/** Two channels may share a path only when they answer in different forms. */
+function checkRoutes(channels: readonly Mounted[]): void {
+  const owners = new Map<string, string>()
+  const problems: string[] = []
+  for (const { name, channel } of channels) {
+    const doors = [
+      ...(channel.routes ?? []).map(
+        (route) => `${route.method} ${route.path.replaceAll(/:\w+/g, '{}')} ${route.accepts ?? 'any form'}`,
+      ),
+      ...(channel.upgrades ?? []).map((door) => `upgrade ${door.path}`),
+    ]
+    for (const door of doors) {
+      const owner = owners.get(door)
+      if (owner)
+        problems.push(
+          `  - channels.${name}: ${door} is already served by channels.${owner}; give one of them another \`path\``,
+        )
+      else owners.set(door, name)
+    }
+  }
+  if (problems.length > 0) {
+    throw new HubError('config_invalid', { message: `Channels collide:\n${problems.join('\n')}` })
+  }
+}

@@ -1,0 +1,40 @@
+/** Any JSON value, as parsed. */
+export type Json = null | boolean | number | string | readonly Json[] | JsonObject
+/** A JSON object, as parsed. */
+export type JsonObject = { readonly [key: string]: Json }
+
+/** One inbound user message, in the form every channel hands to the dispatcher. */
+export interface Message {
+  /** The client's own id, or `msg_…` made by the hub. Unique per bot, principal and conversation. */
+  readonly id: string
+  readonly text: string
+  /** Files uploaded before the message was sent, in the order the client named them. */
+  readonly files: readonly FileRef[]
+  /** Anything the client wants its bot to see beside the text. */
+  readonly payload?: JsonObject
+}
+
+/** A file the bot's upstream already holds. */
+export interface FileRef {
+  /** `file_…` */
+  readonly id: string
+  readonly name: string
+  readonly bytes: number
+  readonly mime: string
+  /** What the provider needs to name it upstream, e.g. Asgard's `blobId`. Opaque to the core. */
+  readonly upstream: Json
+}
+
+/** A thread of messages between one principal and one bot. */
+export interface ConversationRef {
+  /** `conv_…`, made by the hub. */
+  readonly id: string
+  /** The client's name for it, unique per bot, key and user; the id itself when the client gave none. */
+  readonly name: string
+}
+
+/** One earlier message of a conversation, as a model is shown it. */
+export interface HistoryMessage {
+  readonly role: 'user' | 'bot' | 'operator'
+  readonly text: string
+}

@@ -1,0 +1,54 @@
+import type { RequestContext, ChannelContext } from './channel.ts'
+import { check, readJson } from './body.ts'
+import { HubError } from './errors.ts'
+import type { TurnRow } from './store.ts'
+import { clientName, decisionsBody, messageBody, outputsBody } from './wire.ts'
+
+/**
+ * The requests that `rest` and `sse` answer on the same paths, each in its own form: what they read is one, and here.
+ */
+export const nativePaths = {
+  messages: '/api/v1/bots/:bot/messages',
+  turn: '/api/v1/turns/:turn',
+  events: '/api/v1/turns/:turn/events',
+  cancel: '/api/v1/turns/:turn/cancel',
+  consent: '/api/v1/turns/:turn/consent',
+  toolOutputs: '/api/v1/turns/:turn/tool-outputs',
+} as const
+
+/** A native path under the channel's own. */
+export const under = (base: string, path: string): string => (base === '/' ? path : `${base}${path}`)
+
+/** Takes in a message; `after` is the number of the last event its reader has no need of. */
+export async function sendMessage(
+  ctx: RequestContext,
+  { hub, name, offers }: ChannelContext,
+): Promise<{ readonly turn: TurnRow; readonly after: number }> {
+  const bot = ctx.params['bot']!
+  if (!offers(bot)) throw new HubError('unknown_bot')
+  const body = await readJson(ctx, messageBody)
+  const id = body.id ?? (ctx.get('idempotency-key') || undefined)
+  const inbound = { ...body, id: id === undefined ? undefined : check(clientName, id), bot, channel: name }
+  const { turn } = await hub.send(ctx.principal, inbound)
+  return { turn, after: 0 }
+}
+
+/** Takes in answers to a waiting turn; its reader gets what comes after `turn.waiting`. */
+export async function answerTurn(
+  ctx: RequestContext,
+  context: ChannelContext,
+  kind: 'consent' | 'toolOutputs',
+): Promise<{ readonly turn: TurnRow; readonly after: number }> {
+  const { hub } = context
+  const turn = await turnOf(ctx, context)
+  if (kind === 'consent') await hub.decide(turn, ctx.principal, (await readJson(ctx, decisionsBody)).decisions)
+  else await hub.giveOutputs(turn, (await readJson(ctx, outputsBody)).outputs)
+  return { turn, after: turn.seq }
+}
+
+/** The turn of the path. */
+export const turnOf = async (ctx: RequestContext, { hub, offers }: ChannelContext): Promise<TurnRow> => {
+  const turn = await hub.turn(ctx.principal, ctx.params['turn']!)
+  if (!offers(turn.bot)) throw new HubError('unknown_turn')
+  return turn
+}

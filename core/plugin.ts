@@ -1,0 +1,163 @@
+import type { z } from 'zod'
+import type { ConversationRef, Json } from './message.ts'
+import type { Principal } from './auth.ts'
+import type { Logger } from './log.ts'
+import type { Clock } from './clock.ts'
+import type { Middleware, Respond, Turn } from './turn.ts'
+import type { Store } from './store.ts'
+import type { Channel, ChannelContext } from './channel.ts'
+
+/** What a provider can do, beside answering; the core and the suites ask this and never a name. */
+export interface ProviderManifest {
+  /** The vendor: `asgard`, `coze`, `local`. */
+  readonly name: string
+  /** The upstream keeps the conversation itself, so it is sent no history unless the bot asks. */
+  readonly remembers?: boolean
+  /** Goes on after a crash when `turn.resume` is set. */
+  readonly resumes?: boolean
+  /** Takes files: has `upload`. */
+  readonly files?: boolean
+  /** May pause for consent. */
+  readonly consent?: boolean
+  /** May ask the client for tool outputs. */
+  readonly toolOutputs?: boolean
+  /** Longest silence of the upstream, in ms; 60,000 if not said. */
+  readonly idleTimeoutMs?: number
+}
+
+/** Whom an upload or a deletion is for. */
+export interface Thread {
+  /** The bot's name in the config. */
+  readonly bot: string
+  readonly principal: Principal
+  readonly conversation: ConversationRef
+  /** What the provider stored for the conversation, as in `turn.thread`. */
+  readonly thread?: Json
+}
+
+export interface Upload {
+  readonly name: string
+  readonly mime: string
+  readonly stream: AsyncIterable<Uint8Array>
+}
+
+/** A bot's way to its upstream. `respond` is all it needs; the rest is declared in the manifest. */
+export interface Provider {
+  readonly respond: Respond
+  /** The upstream is the hub's own simulator; shown where bots are listed. */
+  readonly simulated?: boolean
+  /** Streams a file upstream and returns what later names it there. Needs `files`. */
+  upload?(file: Upload, thread: Thread, signal: AbortSignal): Promise<Json>
+  /** Lets the upstream go when a waiting turn ends unanswered. */
+  release?(turn: Turn): Promise<void>
+  /** Deletes the conversation upstream. */
+  forget?(thread: Thread): Promise<void>
+  close?(): void | Promise<void>
+}
+
+/** What every plugin is given when the hub builds it. */
+export interface PluginContext {
+  /** The bot's or channel's name in the config. */
+  readonly name: string
+  readonly logger: Logger
+  readonly clock: Clock
+  readonly fetch: typeof fetch
+  /** Where relative files of the config live. */
+  readonly folder: string
+}
+
+export interface MiddlewareContext extends PluginContext {
+  readonly bot: { readonly name: string; readonly history: boolean; readonly manifest: ProviderManifest }
+  readonly store: Pick<Store, 'history'>
+}
+
+/** A plugin with its options, as a factory call in the config leaves it; checked and built when the hub loads. */
+export interface PluginSpec<Kind extends string, Context, Built> {
+  readonly kind: Kind
+  readonly name: string
+  readonly options: unknown
+  readonly schema: z.ZodType
+  create(options: unknown, context: Context): Built | Promise<Built>
+}
+
+export interface ProviderSpec extends PluginSpec<'provider', PluginContext, Provider> {
+  readonly manifest: ProviderManifest
+}
+export interface MiddlewareSpec extends PluginSpec<'middleware', MiddlewareContext, Middleware> {}
+export interface StoreSpec extends PluginSpec<'store', PluginContext, Store> {}
+export interface ChannelSpec<Bot extends string = string> extends PluginSpec<'channel', ChannelContext, Channel> {
+  /** The bots its options name; for the compiler only. */
+  readonly bots?: Bot
+}
+
+type Definition<Schema extends z.ZodType, Context, Built> = {
+  readonly name: string
+  /** Strict object schema; unknown keys are reported with what was probably meant. */
+  readonly options: Schema
+  create(options: z.output<Schema>, context: Context): Built | Promise<Built>
+}
+/** The factory users call in their config; its options may be left out when all of them have defaults. */
+type Factory<Schema extends z.ZodType, Spec> = (
+  ...args: {} extends z.input<Schema> ? [options?: z.input<Schema>] : [options: z.input<Schema>]
+) => Spec
+
+const spec = <Kind extends string, Schema extends z.ZodType, Context, Built>(
+  kind: Kind,
+  definition: Definition<Schema, Context, Built>,
+  options: unknown,
+): PluginSpec<Kind, Context, Built> => ({
+  kind,
+  name: definition.name,
+  options: options ?? {},
+  schema: definition.options,
+  // The options were parsed with this very schema, by the loader.
+  create: (parsed, context) => definition.create(parsed as z.output<Schema>, context),
+})
+
+/**
+ * Makes a provider factory.
+ * @example
+ * export const shout = defineProvider({
+ *   manifest: { name: 'shout' },
+ *   options: z.strictObject({ suffix: z.string().default('!') }),
+ *   create: ({ suffix }) => ({
+ *     async *respond(turn) {
+ *       yield { type: 'message.delta', message: 'm1', text: turn.message.text.toUpperCase() + suffix }
+ *     },
+ *   }),
+ * })
+ */
+export const defineProvider =
+  <Schema extends z.ZodType>(
+    definition: Omit<Definition<Schema, PluginContext, Provider>, 'name'> & { readonly manifest: ProviderManifest },
+  ): Factory<Schema, ProviderSpec> =>
+  (...args) => ({
+    ...spec('provider', { ...definition, name: definition.manifest.name }, args[0]),
+    manifest: definition.manifest,
+  })
+
+/** Makes a middleware factory; see `history` for an example. */
+export const defineMiddleware =
+  <Schema extends z.ZodType>(
+    definition: Definition<Schema, MiddlewareContext, Middleware>,
+  ): Factory<Schema, MiddlewareSpec> =>
+  (...args) =>
+    spec('middleware', definition, args[0])
+
+/** Makes a store factory. */
+export const defineStore =
+  <Schema extends z.ZodType>(definition: Definition<Schema, PluginContext, Store>): Factory<Schema, StoreSpec> =>
+  (...args) =>
+    spec('store', definition, args[0])
+
+/** Makes a channel factory whose `bot` and `bots` options are checked against the config's bots. */
+export const defineChannel =
+  <Schema extends z.ZodType>(definition: Definition<Schema, ChannelContext, Channel>) =>
+  <const Bot extends string = never>(
+    options?: Omit<z.input<Schema>, 'bot' | 'bots'> & ChannelBots<Schema, Bot>,
+  ): ChannelSpec<Bot> =>
+    spec('channel', definition, options)
+
+type ChannelBots<Schema extends z.ZodType, Bot> = {
+  [Key in 'bot' | 'bots' as Key extends keyof z.input<Schema> ? Key : never]?: Key extends 'bot' ? Bot : readonly Bot[]
+}

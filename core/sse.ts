@@ -1,0 +1,178 @@
+import { createParser } from 'eventsource-parser'
+import { HubError } from './errors.ts'
+
+const maxErrorLength = 65_536
+
+/** One server-sent event as an upstream wrote it. */
+export interface SourceEvent {
+  readonly id?: string
+  readonly event?: string
+  readonly data: string
+}
+
+export interface EventRequest {
+  readonly fetch: typeof fetch
+  readonly url: string | URL
+  /** Default POST. */
+  readonly method?: 'GET' | 'POST'
+  readonly headers?: Readonly<Record<string, string>>
+  /** Sent as JSON. */
+  readonly body?: unknown
+  readonly signal: AbortSignal
+  /** Longest silence in ms, to the first byte and between events; comments do not count as events. */
+  readonly idleTimeoutMs: number
+  /** Default 1 MiB, in characters; a larger event ends the stream with `answer_too_large`. */
+  readonly maxEventLength?: number
+}
+
+/** An upstream's answer before its body is read: look at the status and the type, then take events or text. */
+export interface EventResponse {
+  readonly status: number
+  readonly headers: Headers
+  /** Lower-case media type without parameters; empty when the upstream named none. */
+  readonly mediaType: string
+  /**
+   * The events as they come. Ends when the body does, which says nothing about the answer being whole.
+   * A body without a single event, such as a bare JSON error, goes to `onNoEvents`, at most 64 KiB of it.
+   * @throws HubError `upstream_cut`, `upstream_silent`, `answer_too_large`, or the signal's reason.
+   */
+  events(onNoEvents?: (body: string) => void): AsyncGenerator<SourceEvent>
+  /** At most 64 KiB of the body, for errors. */
+  text(): Promise<string>
+  /** Leaves the rest of the body unread and closes the connection. */
+  close(): void
+}
+
+/**
+ * Asks an upstream for a stream of events.
+ * @throws HubError `upstream_unreachable` (nothing was started), `upstream_cut`, `upstream_silent`, or the signal's
+ * reason.
+ */
+export async function requestEvents(request: EventRequest): Promise<EventResponse> {
+  const connection = new AbortController()
+  const leave = () => connection.abort(request.signal.reason)
+  if (request.signal.aborted) leave()
+  else request.signal.addEventListener('abort', leave, { once: true })
+  const idle = setTimeout(() => connection.abort(new HubError('upstream_silent')), request.idleTimeoutMs)
+  const release = () => {
+    clearTimeout(idle)
+    request.signal.removeEventListener('abort', leave)
+  }
+
+  let response: Response
+  try {
+    response = await request.fetch(request.url, {
+      method: request.method ?? 'POST',
+      headers: { ...(request.body === undefined ? {} : { 'content-type': 'application/json' }), ...request.headers },
+      ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
+      redirect: 'manual',
+      signal: connection.signal,
+    })
+  } catch (error) {
+    release()
+    throw connectionError(error, connection.signal)
+  }
+
+  async function* chunks(): AsyncGenerator<Uint8Array> {
+    try {
+      if (response.body) yield* response.body
+    } catch (error) {
+      throw connection.signal.aborted ? connection.signal.reason : new HubError('upstream_cut', { cause: error })
+    } finally {
+      release()
+      connection.abort()
+    }
+  }
+
+  return {
+    status: response.status,
+    headers: response.headers,
+    mediaType: response.headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase() ?? '',
+    async *events(onNoEvents) {
+      for await (const event of parseEvents(chunks(), { ...request, onNoEvents })) {
+        idle.refresh()
+        yield event
+      }
+    },
+    async text() {
+      const decoder = new TextDecoder()
+      let text = ''
+      for await (const chunk of chunks()) {
+        text += decoder.decode(chunk, { stream: true })
+        if (text.length >= maxErrorLength) break
+      }
+      return text.slice(0, maxErrorLength)
+    },
+    close() {
+      release()
+      connection.abort()
+    },
+  }
+}
+
+/** Decodes bytes to events, whatever the chunks they come in. An event without its blank line was cut, and is dropped. */
+export async function* parseEvents(
+  chunks: AsyncIterable<Uint8Array>,
+  options: { readonly maxEventLength?: number; readonly onNoEvents?: ((body: string) => void) | undefined } = {},
+): AsyncGenerator<SourceEvent> {
+  const ready: SourceEvent[] = []
+  const decoder = new TextDecoder()
+  const parser = createParser({
+    maxBufferSize: options.maxEventLength ?? 1_048_576,
+    onEvent: (event) => ready.push(event as SourceEvent),
+    onError(error) {
+      if (error.type === 'max-buffer-size-exceeded') throw new HubError('answer_too_large', { cause: error })
+    },
+  })
+  // The parser forgets what cannot become an event, so the body is kept beside it until the first event.
+  let body: string | undefined = ''
+  for await (const chunk of chunks) {
+    const text = decoder.decode(chunk, { stream: true })
+    if (body !== undefined && body.length < maxErrorLength) body += text
+    parser.feed(text)
+    if (ready.length === 0) continue
+    body = undefined
+    yield* ready.splice(0)
+  }
+  if (body) options.onNoEvents?.(body.slice(0, maxErrorLength))
+}
+
+/** Encodes one event. `data` is one line, as `JSON.stringify` makes it; a vendor's text inside it cannot end the line. */
+export const encodeEvent = (event: { readonly id: string; readonly event: string; readonly data: string }): string =>
+  `id: ${event.id}\nevent: ${event.event}\ndata: ${event.data}\n\n`
+
+// Failures before a byte of the request was written: undici and Node name them by these codes.
+const neverSent = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'UND_ERR_CONNECT_TIMEOUT',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'CERT_HAS_EXPIRED',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+])
+
+/** What a failed `fetch` means: the signal's reason, nothing sent, or a connection lost with the outcome unknown. */
+export function connectionError(error: unknown, signal?: AbortSignal): unknown {
+  if (signal?.aborted) return signal.reason
+  if (error instanceof HubError) return error
+  const cause = error instanceof Error ? error.cause : undefined
+  const codes = [cause, ...(cause instanceof AggregateError ? (cause.errors as unknown[]) : [])].map((each) =>
+    each instanceof Error && 'code' in each ? String(each.code) : '',
+  )
+  return codes.some((code) => neverSent.has(code))
+    ? new HubError('upstream_unreachable', { cause: error, notStarted: true })
+    : new HubError('upstream_cut', { cause: error })
+}
+
+/** `Retry-After` in ms, from seconds or an HTTP date; undefined when it is absent or neither. */
+export function retryAfterMs(header: string | null, now = Date.now()): number | undefined {
+  if (header === null) return undefined
+  if (/^\s*\d{1,9}(\.\d+)?\s*$/.test(header)) return Number(header) * 1000
+  const at = Date.parse(header)
+  return Number.isNaN(at) ? undefined : Math.max(0, at - now)
+}

@@ -1,0 +1,183 @@
+import type { NumberedEvent, PublicError, TurnEvent, Usage } from './events.ts'
+import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject, Message } from './message.ts'
+
+export type TurnStatus = 'queued' | 'running' | 'waiting' | 'completed' | 'failed' | 'cancelled' | 'interrupted'
+
+const ended: ReadonlySet<TurnStatus> = new Set(['completed', 'failed', 'cancelled', 'interrupted'])
+export const isEnded = (status: TurnStatus): boolean => ended.has(status)
+
+/** Whose names a conversation's name is unique among. */
+export interface Owner {
+  readonly bot: string
+  readonly key: string
+  readonly user?: string
+}
+
+/** What is known of a turn, whether it lives or has ended. */
+export interface TurnRow extends Owner {
+  readonly id: string
+  readonly conversation: ConversationRef
+  readonly message: Message
+  readonly status: TurnStatus
+  /** The channel it came in by, as named in the config. */
+  readonly channel: string
+  readonly debug: boolean
+  readonly bypassConsent: boolean
+  /** Of the last event in the log. */
+  readonly seq: number
+  /** The writer that may append; an older one is refused. */
+  readonly epoch: number
+  readonly cursor?: Json
+  /** What the provider keeps with the conversation. */
+  readonly thread?: Json
+  /** Since when it waits or until when an answer counts, ms since the epoch. */
+  readonly expiresAt?: number
+  readonly result?: TurnResult
+  readonly createdAt: number
+}
+
+/** What stays of a turn when its events are gone. */
+export interface TurnResult {
+  readonly text: string
+  readonly messages: readonly BotMessage[]
+  readonly usage?: Usage
+  readonly error?: PublicError
+}
+
+/** One message of the bot's answer. */
+export interface BotMessage {
+  readonly id: string
+  readonly text: string
+  readonly template?: JsonObject
+  readonly payload?: Json
+}
+
+export interface AcceptInput extends Owner {
+  readonly turn: string
+  /** Which conversation: the client's name or `conv_…` id, or a new one. */
+  readonly conversation: { readonly name: string } | { readonly id: string } | 'new'
+  /** The id the conversation gets if it is made now. */
+  readonly newConversation: string
+  readonly message: Message
+  /** Equal for equal content; tells a repeated message from another one under its id. */
+  readonly fingerprint: string
+  readonly channel: string
+  readonly debug: boolean
+  readonly bypassConsent: boolean
+  readonly at: number
+  /** How many turns may wait behind the live one of a conversation. */
+  readonly queueLimit: number
+}
+
+export type AcceptResult =
+  /** `turn.status` is `running` when nothing else of the conversation lives, else `queued`. */
+  | { readonly outcome: 'created'; readonly turn: TurnRow }
+  | { readonly outcome: 'duplicate' | 'mismatch' | 'waiting'; readonly turn: TurnRow }
+  | { readonly outcome: 'unknown_conversation' | 'queue_full' }
+
+/** A step of one turn: its events and what they change, in one commit. */
+export interface Append {
+  readonly turn: string
+  readonly epoch: number
+  readonly events: readonly NumberedEvent[]
+  readonly status?: TurnStatus
+  readonly cursor?: Json
+  readonly thread?: Json
+  /** Null takes it away. */
+  readonly expiresAt?: number | null
+  /** Set with a final status; also writes the bot's record. */
+  readonly result?: TurnResult
+  readonly at: number
+}
+
+/** What an earlier process left, now of this epoch. */
+export interface Recovered {
+  /** Were running when it ended: their upstream may have been started. */
+  readonly broken: readonly TurnRow[]
+  readonly waiting: readonly TurnRow[]
+  /** Were queued behind nothing, and are `running` now. */
+  readonly claimed: readonly TurnRow[]
+}
+
+/** Event 1 of every turn, which the store writes in the commit that accepts it. */
+export const startedEvent = (turn: TurnRow): Extract<TurnEvent, { type: 'turn.started' }> => ({
+  type: 'turn.started',
+  turn: turn.id,
+  bot: turn.bot,
+  conversation: turn.conversation.name,
+  message: turn.message.id,
+})
+
+export interface ConversationItem {
+  readonly id: string
+  readonly name: string
+  readonly createdAt: number
+  readonly updatedAt: number
+}
+
+export interface RecordItem {
+  readonly id: string
+  readonly role: 'user' | 'bot' | 'operator'
+  readonly text: string
+  readonly turn: string
+  /** Milliseconds since the epoch. */
+  readonly at: number
+  readonly partial?: boolean
+}
+
+export interface Page<Item> {
+  /** Oldest first. */
+  readonly items: readonly Item[]
+  /** Pass it as `before` to get the page before this one. */
+  readonly before?: string
+}
+
+export interface StoredFile extends FileRef {
+  readonly conversation: string
+}
+
+/**
+ * What is remembered: messages, turns, their logs and the records of conversations. Every write is durable when its
+ * promise resolves. All of it is asynchronous, so that a store may live in another process.
+ */
+export interface Store {
+  /** Message, turn, user's record and dedupe row in one commit, with the turn's first event. */
+  accept(input: AcceptInput): Promise<AcceptResult>
+  /**
+   * Appends to many turns in one commit. A step with an old epoch, or for a turn that has ended, is not written:
+   * its turn is in `refused`. When a turn ends, the next queued one of its conversation becomes `running`: it is in
+   * `claimed`.
+   */
+  append(
+    steps: readonly Append[],
+  ): Promise<{ readonly refused: readonly string[]; readonly claimed: readonly TurnRow[] }>
+  turn(id: string): Promise<TurnRow | undefined>
+  /** Events with `seq > after`, in order. */
+  read(turn: string, after: number, limit: number): Promise<readonly NumberedEvent[]>
+  /** Takes over every turn that has not ended. */
+  recover(): Promise<Recovered>
+  conversation(owner: Owner, nameOrId: string): Promise<ConversationRef | undefined>
+  /** Finds the conversation of that name, or makes it. */
+  openConversation(owner: Owner, name: string, newId: string, at: number): Promise<ConversationRef>
+  /** What the provider keeps with the conversation. */
+  thread(conversation: string): Promise<Json | undefined>
+  conversations(owner: Owner, options: PageOptions): Promise<Page<ConversationItem>>
+  records(conversation: string, options: PageOptions): Promise<Page<RecordItem>>
+  /**
+   * What a model is shown: the last `limit` records, oldest first, without partial and empty ones; only those before
+   * the turn `before` when it is given.
+   */
+  history(conversation: string, limit: number, before?: string): Promise<readonly HistoryMessage[]>
+  /** The turns of a conversation that have not ended, oldest first. */
+  liveTurns(conversation: string): Promise<readonly TurnRow[]>
+  /** Deletes the conversation with its turns, logs, records, files and dedupe rows. */
+  forget(conversation: string): Promise<void>
+  addFile(file: StoredFile, at: number): Promise<void>
+  files(conversation: string, ids: readonly string[]): Promise<readonly FileRef[]>
+  close(): Promise<void>
+}
+
+export interface PageOptions {
+  readonly before?: string
+  readonly limit: number
+}

@@ -1,0 +1,237 @@
+import { setImmediate, setTimeout } from 'node:timers'
+import type { HubError } from './errors.ts'
+import { asHubError } from './errors.ts'
+import type { LoggedEvent, NumberedEvent } from './events.ts'
+import { isTerminal } from './events.ts'
+import type { Clock } from './clock.ts'
+import type { Append, Store, TurnRow } from './store.ts'
+import { isEnded } from './store.ts'
+
+/** With at most this many turns open a step is committed at once; above it steps are gathered for `gatherMs`. */
+const fewTurns = 8
+const gatherMs = 10
+/** How much a writer may be ahead of the store, in events, before it has to wait. */
+const maxPending = 4096
+/** How many of a live turn's events readers find without asking the store. */
+const tailLength = 256
+const pageLength = 500
+
+/** A step as its writer gives it: the log numbers the events. */
+export type Step = Omit<Append, 'events' | 'epoch' | 'at'> & { readonly events: readonly LoggedEvent[] }
+
+interface OpenTurn {
+  readonly epoch: number
+  seq: number
+  /** Committed events, the last ones. */
+  tail: NumberedEvent[]
+}
+
+interface Batch {
+  readonly steps: Map<string, Append & { readonly events: NumberedEvent[] }>
+  readonly done: PromiseWithResolvers<void>
+}
+
+export interface TurnLogOptions {
+  /** Turns that left the queue in a commit: they are `running` and nobody runs them yet. */
+  onClaimed(turns: readonly TurnRow[]): void
+  /** A turn that another writer has taken over or ended: its writer here has to stop. */
+  onRefused(turn: string): void
+}
+
+/**
+ * Numbers events, commits them in groups, and lets any number of readers follow. An event is read by nobody before it
+ * is committed.
+ */
+export class TurnLog {
+  readonly #store: Store
+  readonly #clock: Clock
+  readonly #options: TurnLogOptions
+  readonly #open = new Map<string, OpenTurn>()
+  readonly #watchers = new Map<string, Set<Watcher>>()
+  #batch: Batch | undefined
+  #pending = 0
+  #committing: Promise<void> = Promise.resolve()
+
+  constructor(store: Store, clock: Clock, options: TurnLogOptions) {
+    this.#store = store
+    this.#clock = clock
+    this.#options = options
+  }
+
+  /** Takes a turn up for writing; its numbers go on after `turn.seq`. */
+  open(turn: TurnRow): void {
+    if (!this.#open.has(turn.id)) this.#open.set(turn.id, { epoch: turn.epoch, seq: turn.seq, tail: [] })
+  }
+
+  /** Ends the writing; readers go on from the store. */
+  close(turn: string): void {
+    this.#open.delete(turn)
+    this.#wake(turn)
+  }
+
+  /** Number of the last event given to the log. */
+  seq(turn: string): number {
+    return this.#open.get(turn)?.seq ?? 0
+  }
+
+  /** Adds a step to the next commit. The turn must be open. */
+  push(step: Step): void {
+    const turn = this.#open.get(step.turn)
+    if (!turn) throw new Error(`turn ${step.turn} is not open for writing`)
+    const { events, ...change } = step
+    const numbered = events.map((event) => ({ seq: ++turn.seq, ...event }))
+    const batch = (this.#batch ??= this.#schedule())
+    const before = batch.steps.get(step.turn)
+    before?.events.push(...numbered)
+    batch.steps.set(step.turn, {
+      ...before,
+      ...change,
+      epoch: turn.epoch,
+      events: before?.events ?? numbered,
+      at: this.#clock.now(),
+    })
+    this.#pending += events.length
+  }
+
+  /**
+   * Resolves when everything pushed so far is durable.
+   * @throws HubError `store_unavailable`
+   */
+  commit(): Promise<void> {
+    return this.#batch?.done.promise ?? this.#committing
+  }
+
+  /** Whether a writer should wait for `commit` before it takes more from its upstream. */
+  get crowded(): boolean {
+    return this.#pending > maxPending
+  }
+
+  /**
+   * The events of a turn after `after`, in groups as they were committed, until it ends or the signal aborts.
+   * Goes on past `turn.waiting`.
+   * @throws HubError `store_unavailable`, so that no reader takes a lost end for a long silence
+   */
+  async *follow(turn: string, after: number, signal: AbortSignal): AsyncGenerator<readonly NumberedEvent[]> {
+    const watcher = new Watcher()
+    this.#watch(turn, watcher)
+    signal.addEventListener('abort', watcher.notify)
+    try {
+      let cursor = after
+      while (!signal.aborted) {
+        watcher.reset()
+        const events = this.#tail(turn, cursor) ?? (await this.#store.read(turn, cursor, pageLength))
+        const last = events.at(-1)
+        if (last) {
+          cursor = last.seq
+          yield events
+          if (isTerminal(last)) return
+          continue
+        }
+        if (!this.#open.has(turn) && (await this.#hasEnded(turn))) return
+        await watcher.changed()
+      }
+    } finally {
+      signal.removeEventListener('abort', watcher.notify)
+      this.#unwatch(turn, watcher)
+    }
+  }
+
+  async #hasEnded(turn: string): Promise<boolean> {
+    const row = await this.#store.turn(turn)
+    return !row || isEnded(row.status)
+  }
+
+  /** Undefined where the store has to be asked. */
+  #tail(turn: string, after: number): readonly NumberedEvent[] | undefined {
+    const tail = this.#open.get(turn)?.tail
+    const first = tail?.[0]
+    if (!tail || !first || after < first.seq - 1) return undefined
+    return tail.slice(after - first.seq + 1)
+  }
+
+  #schedule(): Batch {
+    const batch: Batch = { steps: new Map(), done: Promise.withResolvers() }
+    // A batch nobody waits for must not bring the process down; its failure reaches the next commit() of its writers.
+    batch.done.promise.catch(() => {})
+    const flush = () => void this.#flush(batch)
+    if (this.#open.size > fewTurns) setTimeout(flush, gatherMs)
+    else setImmediate(flush)
+    return batch
+  }
+
+  async #flush(batch: Batch): Promise<void> {
+    if (this.#batch === batch) this.#batch = undefined
+    const steps = [...batch.steps.values()]
+    const before = this.#committing
+    this.#committing = batch.done.promise
+    await before.catch(() => {})
+    try {
+      const { refused, claimed } = await this.#store.append(steps)
+      for (const step of steps) {
+        if (refused.includes(step.turn)) this.#options.onRefused(step.turn)
+        else this.#publish(step)
+      }
+      batch.done.resolve()
+      this.#options.onClaimed(claimed)
+    } catch (error) {
+      const failure = asHubError(error, 'store_unavailable')
+      for (const step of steps) for (const watcher of this.#watchers.get(step.turn) ?? []) watcher.fail(failure)
+      batch.done.reject(failure)
+    } finally {
+      for (const step of steps) this.#pending -= step.events.length
+    }
+  }
+
+  #publish(step: Append): void {
+    const turn = this.#open.get(step.turn)
+    if (turn) {
+      turn.tail.push(...step.events)
+      if (turn.tail.length > 2 * tailLength) turn.tail = turn.tail.slice(-tailLength)
+    }
+    this.#wake(step.turn)
+  }
+
+  #watch(turn: string, watcher: Watcher): void {
+    const watchers = this.#watchers.get(turn)
+    if (watchers) watchers.add(watcher)
+    else this.#watchers.set(turn, new Set([watcher]))
+  }
+
+  #unwatch(turn: string, watcher: Watcher): void {
+    const watchers = this.#watchers.get(turn)
+    watchers?.delete(watcher)
+    if (watchers?.size === 0) this.#watchers.delete(turn)
+  }
+
+  #wake(turn: string): void {
+    for (const watcher of this.#watchers.get(turn) ?? []) watcher.notify()
+  }
+}
+
+/** Remembers that something changed between looking and waiting. */
+class Watcher {
+  #changed = false
+  #failure: HubError | undefined
+  #resolve: (() => void) | undefined
+
+  reset(): void {
+    this.#changed = false
+  }
+
+  readonly notify = (): void => {
+    this.#changed = true
+    this.#resolve?.()
+  }
+
+  fail(error: HubError): void {
+    this.#failure = error
+    this.notify()
+  }
+
+  /** Resolves at the next notice, or at once if there was one since `reset`. */
+  async changed(): Promise<void> {
+    if (!this.#changed) await new Promise<void>((resolve) => (this.#resolve = resolve))
+    this.#resolve = undefined
+    if (this.#failure) throw this.#failure
+  }
+}

@@ -1,0 +1,89 @@
+import { z } from 'zod'
+import type { PublicError, ToolCall, Usage } from './events.ts'
+
+import type { BotMessage, TurnRow, TurnStatus } from './store.ts'
+import type { Transcript } from './transcript.ts'
+
+/** The hub's own surface under `/api/v1`: what its clients send, and the turn object they get. */
+
+/** An id or a name that a client chose: 1 to 256 characters, none of them a control character. */
+export const clientName = z
+  .string()
+  .min(1)
+  .max(256)
+  .regex(/^[^\p{Cc}]*$/u, 'must not contain control characters')
+
+/** As `clientName`; an empty one is none. */
+const optionalName = z.union([z.literal('').transform(() => undefined), clientName]).optional()
+
+export const messageBody = z.object({
+  text: z.string(),
+  conversation: optionalName,
+  id: optionalName,
+  user: optionalName,
+  files: z.array(clientName).max(20).optional(),
+  payload: z.record(z.string(), z.json()).optional(),
+  debug: z.boolean().optional(),
+  bypassConsent: z.boolean().optional(),
+})
+
+export const decisionsBody = z.object({
+  decisions: z
+    .array(
+      z.object({
+        call: z.string().min(1),
+        result: z.enum(['allow_once', 'allow_always', 'deny_once']),
+        reason: z.string().max(8192).exactOptional(),
+      }),
+    )
+    .min(1),
+})
+
+export const outputsBody = z.object({
+  outputs: z.array(z.object({ call: z.string().min(1), output: z.json() })).min(1),
+})
+
+/** A turn as `GET /api/v1/turns/{turn}` answers. */
+export interface TurnObject {
+  readonly turn: string
+  readonly status: TurnStatus
+  readonly bot: string
+  readonly conversation: string
+  readonly message: string
+  /** All messages, joined by a blank line; what was shown so far while it runs. */
+  readonly text: string
+  readonly messages: readonly BotMessage[]
+  readonly usage?: Usage
+  readonly waiting?: {
+    readonly for: 'consent' | 'tool_outputs'
+    readonly calls: readonly ToolCall[]
+    /** ISO 8601. */
+    readonly expiresAt?: string
+  }
+  readonly error?: PublicError
+}
+
+/** `transcript` is needed for a turn that has not ended. */
+export function toTurnObject(turn: TurnRow, transcript: Transcript | undefined): TurnObject {
+  const { text, messages, usage, error } = turn.result ?? { ...transcript!.result, error: undefined }
+  const pending = turn.status === 'waiting' ? transcript?.pending : undefined
+  return {
+    turn: turn.id,
+    status: turn.status,
+    bot: turn.bot,
+    conversation: turn.conversation.name,
+    message: turn.message.id,
+    text,
+    messages,
+    ...(usage ? { usage } : {}),
+    ...(pending
+      ? {
+          waiting: {
+            ...pending,
+            ...(turn.expiresAt === undefined ? {} : { expiresAt: new Date(turn.expiresAt).toISOString() }),
+          },
+        }
+      : {}),
+    ...(error ? { error } : {}),
+  }
+}

@@ -1,0 +1,154 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { inspect } from 'node:util'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { z } from 'zod'
+import { redact, Secret, secret } from '../../core/settings.ts'
+import {
+  checkConfig,
+  defineConfig,
+  defineProvider,
+  echo,
+  env,
+  rest,
+  secretFile,
+  sqlite,
+  sse,
+  websocket,
+} from '../../index.ts'
+
+const base = { bots: { support: echo() }, channels: { rest: rest() } }
+
+const vendor = defineProvider({
+  manifest: { name: 'vendor' },
+  options: z.strictObject({
+    apiKey: secret(),
+    retries: z.int().default(1),
+    deep: z.strictObject({ colour: z.string() }).optional(),
+  }),
+  create: () => ({ async *respond() {} }),
+})
+
+const problemsOf = (config: unknown): string[] => {
+  try {
+    checkConfig(config)
+  } catch (error) {
+    return (error as Error).message
+      .split('\n')
+      .slice(1)
+      .map((line) => line.replace('  - ', ''))
+  }
+  return []
+}
+
+afterEach(() => vi.unstubAllEnvs())
+
+describe('a config that is right', () => {
+  it('gets the store, the middleware and the address by default', () => {
+    const checked = checkConfig(defineConfig(base))
+    expect(checked.listen).toEqual({ host: '127.0.0.1', port: 9527 })
+    expect(checked.store.name).toBe('sqlite')
+    expect(checked.store.options).toEqual({ file: 'data/hub.db', lockTimeoutMs: 5000 })
+    expect(checked.use.map((each) => each.name)).toEqual(['history', 'retry'])
+  })
+
+  it('lets the command line beat the config', () => {
+    const config = defineConfig({ ...base, listen: { port: 1 } })
+    expect(checkConfig(config, { port: 2 }).listen.port).toBe(2)
+  })
+
+  it('takes a secret from the environment or a file and never prints it', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bothub-'))
+    writeFileSync(join(folder, 'key'), 'canary-in-a-file\n')
+    vi.stubEnv('VENDOR_KEY', 'canary-in-the-environment')
+    for (const [key, value] of [
+      [env('VENDOR_KEY'), 'canary-in-the-environment'],
+      [secretFile(join(folder, 'key')), 'canary-in-a-file'],
+      [env('NOT_SET', 'canary-fallback'), 'canary-fallback'],
+    ] as const) {
+      const checked = checkConfig(defineConfig({ ...base, bots: { support: vendor({ apiKey: key }) } }))
+      const { apiKey } = checked.bots.get('support')!.provider.options as { apiKey: Secret }
+      expect(apiKey.reveal()).toBe(value)
+      for (const print of [String(apiKey), JSON.stringify({ apiKey }), inspect(apiKey)]) {
+        expect(print).not.toContain('canary')
+      }
+      expect(redact(`Bearer ${value}`)).toBe('Bearer [secret]')
+    }
+    rmSync(folder, { recursive: true })
+  })
+})
+
+describe('a config with problems', () => {
+  it('names every problem at once, where it is and what was probably meant', () => {
+    const problems = problemsOf({
+      store: sqlite({ fil: 'x' } as never),
+      listen: { prot: 1 },
+      bots: { support: vendor({ apiKey: env('NOT_SET'), retires: 3 } as never) },
+      channels: { rest: rest() },
+      chanels: {},
+    })
+    expect(problems).toEqual([
+      'listen: unknown option "prot"; did you mean "port"?',
+      'the config: unknown option "chanels"; did you mean "channels"?',
+      'bots.support: vendor(): apiKey: the environment variable NOT_SET is not set. Set it and start the hub again.',
+      'bots.support: vendor(): unknown option "retires"; did you mean "retries"?',
+      'store: sqlite(): unknown option "fil"; did you mean "file"?',
+    ])
+  })
+
+  it('looks into bots, channels and their names', () => {
+    const problems = problemsOf({
+      store: sqlite({ fil: 'x' } as never),
+      bots: {
+        support: vendor({ apiKey: env('NOT_SET'), retires: 3 } as never),
+        sales: { provider: echo(), prifile: {} },
+        deep: { provider: vendor({ apiKey: 'x', deep: { color: 'red' } } as never) },
+        'bad name': echo(),
+      },
+      channels: { rest: rest({ bots: ['suport'] as never }), ws: websocket({ bot: 'sale' as never }) },
+    })
+    expect(problems).toEqual([
+      'bots.support: vendor(): apiKey: the environment variable NOT_SET is not set. Set it and start the hub again.',
+      'bots.support: vendor(): unknown option "retires"; did you mean "retries"?',
+      'bots.sales: unknown option "prifile"; did you mean "profile"?',
+      'bots.deep.provider: vendor(): deep.colour: Invalid input: expected string, received undefined',
+      'bots.deep.provider: vendor(): deep: unknown option "color"; did you mean "colour"?',
+      expect.stringContaining("bots.bad name: a bot's name has letters"),
+      'channels.rest: there is no bot called "suport"; did you mean "support"?',
+      'channels.ws: there is no bot called "sale"; did you mean "sales"?',
+      'store: sqlite(): unknown option "fil"; did you mean "file"?',
+    ])
+  })
+
+  it.each([
+    ['not an object', 'x'],
+    ['no bots', { ...base, store: sqlite(), bots: {} }],
+    ['no channels', { ...base, store: sqlite(), channels: {} }],
+    ['a factory that was not called', { ...base, store: sqlite(), bots: { support: echo } }],
+    ['a channel where a bot belongs', { ...base, store: sqlite(), bots: { support: rest() } }],
+    ['a port out of range', { ...base, store: sqlite(), listen: { port: 70_000 } }],
+    ['a path with a slash at its end', { ...base, store: sqlite(), channels: { rest: rest({ path: '/x/' }) } }],
+    ['a middleware that is none', { ...base, store: sqlite(), use: ['retry'] }],
+    ['an address beyond loopback', { ...base, store: sqlite(), listen: { host: '0.0.0.0' } }],
+  ])('says what is wrong with %s', (_, config) => {
+    const problems = problemsOf(config)
+    expect(problems).toHaveLength(1)
+    expect(problems[0]!.length).toBeGreaterThan(10)
+  })
+
+  it('refuses two channels on one path, but for rest and sse', async () => {
+    const { startHub } = await import('../support/hub.ts')
+    await using fine = await startHub({ bots: { support: echo() }, channels: { rest: rest(), sse: sse() } })
+    expect((await fine.ask('support', 'hi')).text).toBe('hi')
+    await expect(startHub({ bots: { support: echo() }, channels: { a: rest(), b: rest() } })).rejects.toMatchObject({
+      code: 'config_invalid',
+      message: expect.stringContaining(
+        'channels.b: POST /api/v1/bots/{}/messages json is already served by channels.a',
+      ),
+    })
+    await using apart = await startHub({ bots: { support: echo() }, channels: { a: rest(), b: rest({ path: '/b' }) } })
+    const response = await fetch(`${apart.url}/b/api/v1/bots`)
+    expect(await response.json()).toMatchObject({ bots: [{ bot: 'support' }] })
+  })
+})
