@@ -1,0 +1,67 @@
+import { z } from 'zod'
+import type { ConsentDecision, HubEvent, PendingCall, ToolCall } from '../../core/events.ts'
+import { defineMiddleware } from '../../core/plugin.ts'
+import type { Turn } from '../../core/turn.ts'
+
+/**
+ * Decides which tools of a bot ask before they run. Without it, tools of the config run at once and an upstream's own
+ * pauses go to the client. With it every tool asks, but for those named here: `allow` answers for the user and shows
+ * it, `bypass` never asks and writes the audit log. `bypass: ['*']` is also passed on as the upstream's own switch.
+ */
+export const consent = defineMiddleware({
+  name: 'consent',
+  options: z.strictObject({
+    allow: z.array(z.string().min(1)).default([]).describe('Tools that are allowed without asking, shown as such.'),
+    bypass: z.array(z.string().min(1)).default([]).describe('Tools that never ask; `*` is all of them.'),
+  }),
+  create: ({ allow, bypass }, { bot, logger }) => {
+    const audit = (turn: Turn, call: ToolCall, what: string) =>
+      logger.info({ audit: true, turn: turn.id, bot: bot.name, tool: call.tool, call: call.call, by: 'policy' }, what)
+    const isFree = (call: PendingCall) => call.alreadyAllowed || names(allow, call.tool) || names(bypass, call.tool)
+
+    return async function* (turn, next): AsyncGenerator<HubEvent> {
+      const bypassConsent = turn.bypassConsent || bypass.includes('*')
+      if (bypassConsent && !turn.bypassConsent) {
+        logger.info({ audit: true, turn: turn.id, bot: bot.name, by: 'policy' }, 'consent bypassed')
+      }
+      let current: Turn = {
+        ...turn,
+        bypassConsent,
+        asksConsent(call) {
+          const free = bypassConsent || names(allow, call.tool) || names(bypass, call.tool)
+          if (free) audit(turn, call, names(bypass, call.tool) ? 'consent bypassed' : 'consent allowed')
+          return !free
+        },
+      }
+      for (;;) {
+        let settled: readonly PendingCall[] | undefined
+        let cursor: Partial<Turn> = {}
+        for await (const event of next(current)) {
+          if (event.type === 'upstream') {
+            cursor = { resume: event.cursor, ...(event.thread === undefined ? {} : { thread: event.thread }) }
+          }
+          if (event.type !== 'consent.requested') {
+            yield event
+            continue
+          }
+          const free = event.calls.filter(isFree)
+          for (const call of free) audit(turn, call, names(bypass, call.tool) ? 'consent bypassed' : 'consent allowed')
+          if (free.length === event.calls.length) settled = event.calls
+          if (event.calls.every((call) => names(bypass, call.tool))) continue
+          yield event
+          if (free.length > 0) yield { type: 'consent.answered', decisions: free.map(allowed), by: 'policy' }
+        }
+        if (!settled) return
+        current = {
+          ...current,
+          ...cursor,
+          answers: { type: 'consent', calls: settled, decisions: settled.map(allowed) },
+        }
+      }
+    }
+  },
+})
+
+const allowed = ({ call }: PendingCall): ConsentDecision => ({ call, result: 'allow_once' })
+
+const names = (list: readonly string[], tool: string): boolean => list.includes(tool) || list.includes('*')

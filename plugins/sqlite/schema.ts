@@ -1,0 +1,77 @@
+/**
+ * The schema, step by step: the database's `user_version` says how many steps it has taken. A released step is never
+ * changed; a new one is added below it.
+ */
+export const migrations: readonly string[] = [
+  `
+  CREATE TABLE meta (boot INTEGER NOT NULL);
+  INSERT INTO meta VALUES (0);
+
+  CREATE TABLE conversations (
+    id TEXT PRIMARY KEY,
+    bot TEXT NOT NULL,
+    key TEXT NOT NULL,
+    user TEXT NOT NULL DEFAULT '',
+    name TEXT NOT NULL,
+    thread TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    UNIQUE (bot, key, user, name)
+  ) WITHOUT ROWID;
+  CREATE INDEX conversations_by_time ON conversations (bot, key, user, updated_at, id);
+
+  CREATE TABLE turns (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    conversation TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+    message_id TEXT NOT NULL,
+    message TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    debug INTEGER NOT NULL,
+    bypass INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    cursor TEXT,
+    expires_at INTEGER,
+    result TEXT,
+    created_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    UNIQUE (conversation, message_id)
+  );
+  CREATE INDEX turns_alive ON turns (conversation, number) WHERE ended_at IS NULL;
+
+  CREATE TABLE events (
+    turn INTEGER NOT NULL REFERENCES turns (number) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (turn, seq)
+  ) WITHOUT ROWID;
+
+  CREATE TABLE records (
+    number INTEGER PRIMARY KEY,
+    conversation TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+    turn TEXT NOT NULL,
+    turn_number INTEGER NOT NULL,
+    role TEXT NOT NULL,
+    text TEXT NOT NULL,
+    messages TEXT,
+    partial INTEGER NOT NULL DEFAULT 0,
+    at INTEGER NOT NULL
+  );
+  CREATE INDEX records_by_conversation ON records (conversation, number);
+  CREATE INDEX records_by_turn ON records (conversation, turn_number, number);
+
+  CREATE TABLE files (
+    id TEXT PRIMARY KEY,
+    conversation TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    mime TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    at INTEGER NOT NULL
+  ) WITHOUT ROWID;
+  CREATE INDEX files_by_conversation ON files (conversation);
+  `,
+]

@@ -1,0 +1,459 @@
+import type Database from 'better-sqlite3'
+import type { NumberedEvent } from '../../core/events.ts'
+import type { ConversationRef, FileRef, HistoryMessage, Json, Message } from '../../core/message.ts'
+import type {
+  AcceptInput,
+  AcceptResult,
+  Append,
+  ConversationItem,
+  Owner,
+  Page,
+  PageOptions,
+  RecordItem,
+  Recovered,
+  Store,
+  StoredFile,
+  TurnResult,
+  TurnRow,
+  TurnStatus,
+} from '../../core/store.ts'
+import { isEnded, startedEvent } from '../../core/store.ts'
+
+interface ConversationColumns {
+  readonly id: string
+  readonly bot: string
+  readonly key: string
+  readonly user: string
+  readonly name: string
+}
+
+interface TurnColumns extends Omit<ConversationColumns, 'id'> {
+  readonly number: number
+  readonly id: string
+  readonly conversation: string
+  readonly thread: string | null
+  readonly message_id: string
+  readonly message: string
+  readonly fingerprint: string
+  readonly channel: string
+  readonly debug: number
+  readonly bypass: number
+  readonly status: TurnStatus
+  readonly epoch: number
+  readonly seq: number
+  readonly cursor: string | null
+  readonly expires_at: number | null
+  readonly result: string | null
+  readonly created_at: number
+}
+
+const turnColumns = `turns.*, c.bot, c.key, c.user, c.name, c.thread
+  FROM turns JOIN conversations c ON c.id = turns.conversation`
+
+/** The store on an open database. Every method is one transaction; better-sqlite3 is synchronous inside it. */
+export class SqliteStore implements Store {
+  readonly #database: Database.Database
+  readonly #lock: Database.Database | undefined
+  readonly #statements = new Map<string, Database.Statement>()
+  readonly #epoch: number
+  readonly #appendAll: (steps: readonly Append[]) => { refused: string[]; claimed: TurnRow[] }
+  readonly #accept: (input: AcceptInput) => AcceptResult
+
+  constructor(database: Database.Database, lock?: Database.Database) {
+    this.#database = database
+    this.#lock = lock
+    this.#epoch = this.#get<{ boot: number }>('UPDATE meta SET boot = boot + 1 RETURNING boot')!.boot
+    this.#appendAll = database.transaction((steps) => this.#appendSteps(steps))
+    const accept = database.transaction((input: AcceptInput) => this.#acceptMessage(input))
+    this.#accept = (input) => accept.immediate(input)
+  }
+
+  async accept(input: AcceptInput): Promise<AcceptResult> {
+    return this.#accept(input)
+  }
+
+  #acceptMessage(input: AcceptInput): AcceptResult {
+    const conversation = this.#findOrMake(input, input.conversation, input.newConversation, input.at)
+    if (!conversation) return { outcome: 'unknown_conversation' }
+    const twin = this.#get<TurnColumns>(
+      `SELECT ${turnColumns} WHERE turns.conversation = ? AND turns.message_id = ?`,
+      conversation.id,
+      input.message.id,
+    )
+    if (twin) {
+      return { outcome: twin.fingerprint === input.fingerprint ? 'duplicate' : 'mismatch', turn: toTurn(twin) }
+    }
+    const alive = this.#liveTurns(conversation.id)
+    const waiting = alive.find((turn) => turn.status === 'waiting')
+    if (waiting) return { outcome: 'waiting', turn: waiting }
+    if (alive.length > input.queueLimit) return { outcome: 'queue_full' }
+    const status: TurnStatus = alive.length === 0 ? 'running' : 'queued'
+    const { lastInsertRowid: number } = this.#run(
+      `INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, status, epoch, seq, created_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)`,
+      input.turn,
+      conversation.id,
+      input.message.id,
+      JSON.stringify(input.message),
+      input.fingerprint,
+      input.channel,
+      Number(input.debug),
+      Number(input.bypassConsent),
+      status,
+      this.#epoch,
+      input.at,
+    )
+    const turn = this.#turn(input.turn)!
+    this.#addEvent(number, { seq: 1, ...startedEvent(turn) })
+    this.#run(
+      `INSERT INTO records (conversation, turn, turn_number, role, text, at) VALUES (?, ?, ?, 'user', ?, ?)`,
+      conversation.id,
+      input.turn,
+      number,
+      input.message.text,
+      input.at,
+    )
+    this.#run('UPDATE conversations SET updated_at = ? WHERE id = ?', input.at, conversation.id)
+    return { outcome: 'created', turn }
+  }
+
+  #findOrMake(
+    owner: Owner,
+    wanted: AcceptInput['conversation'],
+    newId: string,
+    at: number,
+  ): ConversationRef | undefined {
+    if (wanted !== 'new') {
+      const found =
+        'id' in wanted
+          ? this.#get<ConversationColumns>(
+              'SELECT * FROM conversations WHERE id = ? AND bot = ? AND key = ?',
+              wanted.id,
+              owner.bot,
+              owner.key,
+            )
+          : this.#get<ConversationColumns>(
+              'SELECT * FROM conversations WHERE bot = ? AND key = ? AND user = ? AND name = ?',
+              owner.bot,
+              owner.key,
+              owner.user ?? '',
+              wanted.name,
+            )
+      if (found) return { id: found.id, name: found.name }
+      if ('id' in wanted) return undefined
+    }
+    const name = wanted === 'new' ? newId : wanted.name
+    this.#run(
+      'INSERT INTO conversations (id, bot, key, user, name, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      newId,
+      owner.bot,
+      owner.key,
+      owner.user ?? '',
+      name,
+      at,
+      at,
+    )
+    return { id: newId, name }
+  }
+
+  async append(steps: readonly Append[]): Promise<{ refused: readonly string[]; claimed: readonly TurnRow[] }> {
+    return this.#appendAll(steps)
+  }
+
+  #appendSteps(steps: readonly Append[]): { refused: string[]; claimed: TurnRow[] } {
+    const refused: string[] = []
+    const claimed: TurnRow[] = []
+    for (const step of steps) {
+      const turn = this.#get<{ number: number; conversation: string; epoch: number; ended_at: number | null }>(
+        'SELECT number, conversation, epoch, ended_at FROM turns WHERE id = ?',
+        step.turn,
+      )
+      if (!turn || turn.ended_at !== null || turn.epoch !== step.epoch) {
+        refused.push(step.turn)
+        continue
+      }
+      for (const event of step.events) this.#addEvent(turn.number, event)
+      this.#changeTurn(turn.number, step)
+      if (step.thread !== undefined) {
+        this.#run('UPDATE conversations SET thread = ? WHERE id = ?', JSON.stringify(step.thread), turn.conversation)
+      }
+      if (!step.status || !isEnded(step.status)) continue
+      this.#addBotRecord(turn, step)
+      const next = this.#claimNext(turn.conversation)
+      if (next) claimed.push(next)
+    }
+    return { refused, claimed }
+  }
+
+  #addEvent(turn: number | bigint, event: NumberedEvent): void {
+    this.#run('INSERT INTO events (turn, seq, body) VALUES (?, ?, ?)', turn, event.seq, JSON.stringify(event))
+  }
+
+  #changeTurn(number: number, step: Append): void {
+    this.#run(
+      `UPDATE turns SET seq = COALESCE(?, seq), status = COALESCE(?, status), cursor = COALESCE(?, cursor),
+         expires_at = CASE WHEN ? THEN ? ELSE expires_at END, result = ?, ended_at = ?
+       WHERE number = ?`,
+      step.events.at(-1)?.seq ?? null,
+      step.status ?? null,
+      step.cursor === undefined ? null : JSON.stringify(step.cursor),
+      Number(step.expiresAt !== undefined),
+      step.expiresAt ?? null,
+      step.result ? JSON.stringify(step.result) : null,
+      step.status && isEnded(step.status) ? step.at : null,
+      number,
+    )
+  }
+
+  /** One row per turn and role, whatever the answer looked like. */
+  #addBotRecord({ conversation, number }: { conversation: string; number: number }, step: Append): void {
+    this.#run(
+      `INSERT INTO records (conversation, turn, turn_number, role, text, messages, partial, at)
+       VALUES (?, ?, ?, 'bot', ?, ?, ?, ?)`,
+      conversation,
+      step.turn,
+      number,
+      step.result?.text ?? '',
+      JSON.stringify(step.result?.messages ?? []),
+      Number(step.status !== 'completed'),
+      step.at,
+    )
+    this.#run('UPDATE conversations SET updated_at = ? WHERE id = ?', step.at, conversation)
+  }
+
+  #claimNext(conversation: string): TurnRow | undefined {
+    const alive = this.#liveTurns(conversation)
+    const next = alive[0]
+    if (next?.status !== 'queued') return undefined
+    this.#run(`UPDATE turns SET status = 'running', epoch = ? WHERE id = ?`, this.#epoch, next.id)
+    return this.#turn(next.id)
+  }
+
+  async turn(id: string): Promise<TurnRow | undefined> {
+    return this.#turn(id)
+  }
+
+  #turn(id: string): TurnRow | undefined {
+    const row = this.#get<TurnColumns>(`SELECT ${turnColumns} WHERE turns.id = ?`, id)
+    return row && toTurn(row)
+  }
+
+  async read(turn: string, after: number, limit: number): Promise<readonly NumberedEvent[]> {
+    return this.#all<{ body: string }>(
+      `SELECT body FROM events WHERE turn = (SELECT number FROM turns WHERE id = ?) AND seq > ? ORDER BY seq LIMIT ?`,
+      turn,
+      after,
+      limit,
+    ).map((row) => JSON.parse(row.body) as NumberedEvent)
+  }
+
+  async recover(): Promise<Recovered> {
+    return this.#database.transaction(() => {
+      this.#run('UPDATE turns SET epoch = ? WHERE ended_at IS NULL', this.#epoch)
+      const alive = this.#all<TurnColumns>(
+        `SELECT ${turnColumns} WHERE turns.ended_at IS NULL ORDER BY turns.number`,
+      ).map(toTurn)
+      const busy = new Set(alive.filter((turn) => turn.status !== 'queued').map((turn) => turn.conversation.id))
+      const idle = new Set(alive.map((turn) => turn.conversation.id).filter((id) => !busy.has(id)))
+      return {
+        broken: alive.filter((turn) => turn.status === 'running'),
+        waiting: alive.filter((turn) => turn.status === 'waiting'),
+        claimed: [...idle].map((conversation) => this.#claimNext(conversation)!),
+      }
+    })()
+  }
+
+  async conversation(owner: Owner, nameOrId: string): Promise<ConversationRef | undefined> {
+    const row = this.#get<ConversationColumns>(
+      'SELECT * FROM conversations WHERE bot = ? AND key = ? AND (id = ? OR (user = ? AND name = ?))',
+      owner.bot,
+      owner.key,
+      nameOrId,
+      owner.user ?? '',
+      nameOrId,
+    )
+    return row && { id: row.id, name: row.name }
+  }
+
+  async openConversation(owner: Owner, name: string, newId: string, at: number): Promise<ConversationRef> {
+    const open = this.#database.transaction(() => this.#findOrMake(owner, { name }, newId, at)!)
+    return open()
+  }
+
+  async thread(conversation: string): Promise<Json | undefined> {
+    const row = this.#get<{ thread: string | null }>('SELECT thread FROM conversations WHERE id = ?', conversation)
+    return row?.thread ? (JSON.parse(row.thread) as Json) : undefined
+  }
+
+  async conversations(owner: Owner, { before, limit }: PageOptions): Promise<Page<ConversationItem>> {
+    const rows = this.#all<{ id: string; name: string; created_at: number; updated_at: number }>(
+      `SELECT id, name, created_at, updated_at FROM conversations
+       WHERE bot = ? AND key = ? AND user = ? AND (updated_at, id) < (?, ?)
+       ORDER BY updated_at DESC, id DESC LIMIT ?`,
+      owner.bot,
+      owner.key,
+      owner.user ?? '',
+      ...placeBefore(before),
+      limit + 1,
+    )
+    return toPage(
+      rows,
+      limit,
+      (row) => `${row.updated_at}.${row.id}`,
+      (row) => ({
+        id: row.id,
+        name: row.name,
+        createdAt: row.created_at,
+        updatedAt: row.updated_at,
+      }),
+    )
+  }
+
+  async records(conversation: string, { before, limit }: PageOptions): Promise<Page<RecordItem>> {
+    const rows = this.#all<{
+      number: number
+      turn: string
+      role: RecordItem['role']
+      text: string
+      partial: number
+      at: number
+    }>(
+      `SELECT number, turn, role, text, partial, at FROM records WHERE conversation = ? AND number < ?
+       ORDER BY number DESC LIMIT ?`,
+      conversation,
+      before === undefined ? Number.MAX_SAFE_INTEGER : Number(before),
+      limit + 1,
+    )
+    return toPage(
+      rows,
+      limit,
+      (row) => String(row.number),
+      (row) => ({
+        id: String(row.number),
+        role: row.role,
+        text: row.text,
+        turn: row.turn,
+        at: row.at,
+        ...(row.partial ? { partial: true } : {}),
+      }),
+    )
+  }
+
+  async history(conversation: string, limit: number, before?: string): Promise<readonly HistoryMessage[]> {
+    // By turn and not by time: a message that had to queue comes after the answer it waited for.
+    return this.#all<HistoryMessage>(
+      `SELECT role, text FROM records
+       WHERE conversation = ? AND turn_number < COALESCE((SELECT number FROM turns WHERE id = ?), ${Number.MAX_SAFE_INTEGER})
+         AND partial = 0 AND text <> ''
+       ORDER BY turn_number DESC, number DESC LIMIT ?`,
+      conversation,
+      before ?? null,
+      limit,
+    ).toReversed()
+  }
+
+  async liveTurns(conversation: string): Promise<readonly TurnRow[]> {
+    return this.#liveTurns(conversation)
+  }
+
+  #liveTurns(conversation: string): TurnRow[] {
+    return this.#all<TurnColumns>(
+      `SELECT ${turnColumns} WHERE turns.conversation = ? AND turns.ended_at IS NULL ORDER BY turns.number`,
+      conversation,
+    ).map(toTurn)
+  }
+
+  async forget(conversation: string): Promise<void> {
+    this.#run('DELETE FROM conversations WHERE id = ?', conversation)
+  }
+
+  async addFile(file: StoredFile, at: number): Promise<void> {
+    this.#run(
+      'INSERT INTO files (id, conversation, name, bytes, mime, upstream, at) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      file.id,
+      file.conversation,
+      file.name,
+      file.bytes,
+      file.mime,
+      JSON.stringify(file.upstream),
+      at,
+    )
+  }
+
+  async files(conversation: string, ids: readonly string[]): Promise<readonly FileRef[]> {
+    return ids.flatMap((id) => {
+      const row = this.#get<Omit<FileRef, 'upstream'> & { upstream: string }>(
+        'SELECT id, name, bytes, mime, upstream FROM files WHERE id = ? AND conversation = ?',
+        id,
+        conversation,
+      )
+      return row ? [{ ...row, upstream: JSON.parse(row.upstream) as Json }] : []
+    })
+  }
+
+  async close(): Promise<void> {
+    this.#database.close()
+    this.#lock?.close()
+  }
+
+  #prepare(sql: string): Database.Statement {
+    const known = this.#statements.get(sql)
+    if (known) return known
+    const statement = this.#database.prepare(sql)
+    this.#statements.set(sql, statement)
+    return statement
+  }
+
+  #run(sql: string, ...values: readonly unknown[]): Database.RunResult {
+    return this.#prepare(sql).run(...values)
+  }
+
+  #get<Row>(sql: string, ...values: readonly unknown[]): Row | undefined {
+    return this.#prepare(sql).get(...values) as Row | undefined
+  }
+
+  #all<Row>(sql: string, ...values: readonly unknown[]): Row[] {
+    return this.#prepare(sql).all(...values) as Row[]
+  }
+}
+
+const toTurn = (row: TurnColumns): TurnRow => ({
+  id: row.id,
+  bot: row.bot,
+  key: row.key,
+  ...(row.user === '' ? {} : { user: row.user }),
+  conversation: { id: row.conversation, name: row.name },
+  message: JSON.parse(row.message) as Message,
+  status: row.status,
+  channel: row.channel,
+  debug: row.debug === 1,
+  bypassConsent: row.bypass === 1,
+  seq: row.seq,
+  epoch: row.epoch,
+  ...(row.cursor === null ? {} : { cursor: JSON.parse(row.cursor) as Json }),
+  ...(row.thread === null ? {} : { thread: JSON.parse(row.thread) as Json }),
+  ...(row.expires_at === null ? {} : { expiresAt: row.expires_at }),
+  ...(row.result === null ? {} : { result: JSON.parse(row.result) as TurnResult }),
+  createdAt: row.created_at,
+})
+
+/** A cursor is the place of the oldest item of the page it came with. */
+function placeBefore(cursor: string | undefined): [time: number, id: string] {
+  const [time, id] = cursor?.split('.', 2) ?? []
+  return time === undefined ? [Number.MAX_SAFE_INTEGER, ''] : [Number(time), id ?? '']
+}
+
+/** Rows come newest first, with one more than the page holds when there is another. */
+function toPage<Row, Item>(
+  rows: readonly Row[],
+  limit: number,
+  place: (row: Row) => string,
+  item: (row: Row) => Item,
+): Page<Item> {
+  const shown = rows.slice(0, limit)
+  const oldest = shown.at(-1)
+  return {
+    items: shown.map(item).toReversed(),
+    ...(rows.length > limit && oldest ? { before: place(oldest) } : {}),
+  }
+}
