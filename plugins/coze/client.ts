@@ -1,0 +1,223 @@
+import { HubError } from '../../core/errors.ts'
+import type { ToolOutput } from '../../core/events.ts'
+import type { Json, JsonObject } from '../../core/message.ts'
+import type { Upload } from '../../core/plugin.ts'
+import type { Secret } from '../../core/settings.ts'
+import { connectionError, requestEvents, retryAfterMs } from '../../core/sse.ts'
+import { cozeError, decodeChat, decodeFailure, decodeFrame, decodeMessage, parseJson } from './wire.ts'
+import type { CozeChat, CozeFrame, CozeMessage } from './wire.ts'
+
+export interface CozeClientOptions {
+  /** Such as `https://api.coze.cn`; a path in it is kept. */
+  readonly baseUrl: string
+  readonly token: Secret
+  readonly fetch: typeof fetch
+  /** Longest silence inside a stream, in ms. */
+  readonly idleTimeoutMs: number
+  /** Longest time of any other call, in ms. */
+  readonly timeoutMs: number
+}
+
+/** Names a chat. */
+export interface ChatRef {
+  readonly conversationId: string
+  readonly chatId: string
+}
+
+/** A chat as it is answered: by a stream of frames, or by an object that says where to look for it. */
+export type ChatAnswer =
+  | { readonly type: 'stream'; readonly frames: AsyncGenerator<CozeFrame>; close(): void }
+  | { readonly type: 'chat'; readonly chat: CozeChat }
+
+/**
+ * The calls of Coze's API that the provider makes. Every form in which Coze reports an error (an HTTP status, JSON with
+ * a code under 200, that same JSON where a stream was due) becomes a `HubError` here.
+ */
+export function cozeClient(options: CozeClientOptions) {
+  const base = options.baseUrl.replace(/\/+$/, '')
+  const headers = () => ({ authorization: `Bearer ${options.token.reveal()}` })
+
+  async function stream(path: string, body: JsonObject, created: boolean, signal: AbortSignal): Promise<ChatAnswer> {
+    const response = await requestEvents({
+      fetch: options.fetch,
+      url: base + path,
+      headers: { ...headers(), accept: 'text/event-stream' },
+      body,
+      signal,
+      idleTimeoutMs: options.idleTimeoutMs,
+    })
+    const { status } = response
+    if (status !== 200) throw errorIn(status, response.headers, await textOf(response, signal), created)
+    if (response.mediaType === 'application/json') {
+      const answer = successIn(status, response.headers, await response.text(), created)
+      return { type: 'chat', chat: decodeChat(answer['data']) }
+    }
+    async function* frames(): AsyncGenerator<CozeFrame> {
+      let stray = ''
+      for await (const event of response.events((text) => (stray = text.trim()))) yield decodeFrame(event)
+      // Anything else without an event is a stream that was cut in its first one.
+      if (stray.startsWith('{') || stray.startsWith('<')) throw errorIn(status, response.headers, stray, created)
+    }
+    return { type: 'stream', frames: frames(), close: () => response.close() }
+  }
+
+  async function call(
+    method: 'GET' | 'POST' | 'DELETE',
+    path: string,
+    signal: AbortSignal,
+    body?: JsonObject | { readonly type: string; readonly stream: ReadableStream },
+  ): Promise<JsonObject> {
+    const timeout = AbortSignal.timeout(options.timeoutMs)
+    const either = AbortSignal.any([signal, timeout])
+    try {
+      const response = await options.fetch(base + path, {
+        method,
+        headers: { ...headers(), ...(body ? { 'content-type': isUpload(body) ? body.type : 'application/json' } : {}) },
+        ...(body ? (isUpload(body) ? { body: body.stream, duplex: 'half' } : { body: JSON.stringify(body) }) : {}),
+        redirect: 'manual',
+        signal: either,
+      })
+      return successIn(response.status, response.headers, await response.text(), true)
+    } catch (error) {
+      if (!signal.aborted && timeout.aborted) throw new HubError('upstream_silent', { cause: error })
+      throw connectionError(error, signal)
+    }
+  }
+
+  return {
+    /** Posts a message. Nobody but the caller knows whether that may be done a second time. */
+    openChat: (conversationId: string, body: JsonObject, signal: AbortSignal) =>
+      stream(`/v3/chat?${query({ conversation_id: conversationId })}`, { ...body, stream: true }, false, signal),
+
+    submitToolOutputs: (chat: ChatRef, outputs: readonly ToolOutput[], signal: AbortSignal) =>
+      stream(
+        `/v3/chat/submit_tool_outputs?${chatQuery(chat)}`,
+        {
+          tool_outputs: outputs.map(({ call: id, output }) => ({ tool_call_id: id, output: asText(output) })),
+          stream: true,
+        },
+        false,
+        signal,
+      ),
+
+    retrieve: async (chat: ChatRef, signal: AbortSignal): Promise<CozeChat> =>
+      decodeChat((await call('GET', `/v3/chat/retrieve?${chatQuery(chat)}`, signal))['data']),
+
+    /** Every message of a chat but the user's; their order says nothing. */
+    messages: async (chat: ChatRef, signal: AbortSignal): Promise<readonly CozeMessage[]> =>
+      messagesIn(await call('GET', `/v3/chat/message/list?${chatQuery(chat)}`, signal)),
+
+    /** The newest 50 messages of a conversation: the user's and the answers, newest first. */
+    conversationMessages: async (conversationId: string, signal: AbortSignal): Promise<readonly CozeMessage[]> =>
+      messagesIn(
+        await call('POST', `/v1/conversation/message/list?${query({ conversation_id: conversationId })}`, signal, {
+          order: 'desc',
+          limit: 50,
+        }),
+      ),
+
+    cancel: (chat: ChatRef, signal: AbortSignal) =>
+      call('POST', '/v3/chat/cancel', signal, { conversation_id: chat.conversationId, chat_id: chat.chatId }),
+
+    /** Creates a conversation and returns its id. A lost one harms nobody, so failures of passing kind are `notStarted`. */
+    async createConversation(body: JsonObject, signal: AbortSignal): Promise<string> {
+      try {
+        const { data: created } = await call('POST', '/v1/conversation/create', signal, body)
+        const { conversationId, id } = decodeChat(created)
+        const name = id ?? conversationId
+        if (!name) throw new HubError('upstream_failed', { cause: new Error('the created conversation has no id') })
+        return name
+      } catch (error) {
+        throw repeatable(error)
+      }
+    },
+
+    deleteConversation: (conversationId: string, signal: AbortSignal) =>
+      call('DELETE', `/v1/conversations/${encodeURIComponent(conversationId)}`, signal),
+
+    /** Streams a file to Coze and returns its id. */
+    async upload(file: Upload, signal: AbortSignal): Promise<string> {
+      const answer = await call('POST', '/v1/files/upload', signal, multipart(file))
+      const { id } = decodeChat(answer['data'])
+      if (!id) throw new HubError('upstream_failed', { cause: new Error('the uploaded file has no id') })
+      return id
+    },
+  }
+}
+
+export type CozeClient = ReturnType<typeof cozeClient>
+
+function errorIn(status: number, headers: Headers, body: string, created: boolean): HubError {
+  const wait = retryAfterMs(headers.get('retry-after'))
+  const parsed = parseJson(body)
+  const failure = parsed === undefined ? { message: body.slice(0, 1000) } : decodeFailure(parsed)
+  return cozeError({ ...failure, status, ...(wait === undefined ? {} : { retryAfterMs: wait }) }, created)
+}
+
+function successIn(status: number, headers: Headers, body: string, created: boolean): JsonObject {
+  const parsed = parseJson(body)
+  const answer =
+    typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed) ? (parsed as JsonObject) : undefined
+  // One documented success has no code at all.
+  const code = answer?.['code'] ?? 0
+  if (status !== 200 || !answer || (code !== 0 && code !== '0')) throw errorIn(status, headers, body, created)
+  return answer
+}
+
+/** The status is known by then: a body that breaks off says no less than none. */
+async function textOf(response: { text(): Promise<string> }, signal: AbortSignal): Promise<string> {
+  try {
+    return await response.text()
+  } catch (error) {
+    if (signal.aborted) throw error
+    return ''
+  }
+}
+
+const passing = new Set([
+  'upstream_cut',
+  'upstream_silent',
+  'upstream_unreachable',
+  'upstream_rate_limited',
+  'upstream_failed',
+])
+
+function repeatable(error: unknown): unknown {
+  if (!(error instanceof HubError) || !passing.has(error.code)) return error
+  // A cut here leaves nothing unknown that matters, so it must not end the turn as interrupted.
+  const code = error.code === 'upstream_cut' || error.code === 'upstream_silent' ? 'upstream_unreachable' : error.code
+  return new HubError(code, {
+    cause: error,
+    notStarted: true,
+    ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs }),
+    ...(error.upstream ? { upstream: error.upstream } : {}),
+  })
+}
+
+const messagesIn = (answer: JsonObject): readonly CozeMessage[] => {
+  const list = answer['data']
+  return Array.isArray(list) ? list.map(decodeMessage).filter((message) => message !== undefined) : []
+}
+
+const query = (values: Readonly<Record<string, string>>): string => new URLSearchParams(values).toString()
+const chatQuery = (chat: ChatRef): string => query({ conversation_id: chat.conversationId, chat_id: chat.chatId })
+const asText = (output: Json): string => (typeof output === 'string' ? output : JSON.stringify(output))
+
+type UploadBody = { readonly type: string; readonly stream: ReadableStream }
+const isUpload = (body: JsonObject | UploadBody): body is UploadBody => body['stream'] instanceof ReadableStream
+
+function multipart(file: Upload): UploadBody {
+  const boundary = `bothub-${crypto.randomUUID()}`
+  // As browsers escape them: https://html.spec.whatwg.org/#multipart-form-data
+  const name = file.name.replaceAll('\n', '%0A').replaceAll('\r', '%0D').replaceAll('"', '%22')
+  const mime = /^[\w.+-]+\/[\w.+-]+$/.test(file.mime) ? file.mime : 'application/octet-stream'
+  async function* parts(): AsyncGenerator<Uint8Array> {
+    const encoder = new TextEncoder()
+    yield encoder.encode(
+      `--${boundary}\r\nContent-Disposition: form-data; name="file"; filename="${name}"\r\nContent-Type: ${mime}\r\n\r\n`,
+    )
+    yield* file.stream
+    yield encoder.encode(`\r\n--${boundary}--\r\n`)
+  }
+  return { type: `multipart/form-data; boundary=${boundary}`, stream: ReadableStream.from(parts()) }
+}

@@ -1,0 +1,551 @@
+import { createHash } from 'node:crypto'
+import { z } from 'zod'
+import type { Principal } from '../../core/auth.ts'
+import { HubError } from '../../core/errors.ts'
+import type { HubEvent, ToolCall, ToolOutput } from '../../core/events.ts'
+import type { FileRef, Json, JsonObject } from '../../core/message.ts'
+import { defineProvider } from '../../core/plugin.ts'
+import type { PluginContext } from '../../core/plugin.ts'
+import { Secret, env, secret, setting } from '../../core/settings.ts'
+import { settleCalls } from '../../core/tools.ts'
+import type { LocalTools } from '../../core/tools.ts'
+import type { Turn } from '../../core/turn.ts'
+import { cozeClient } from './client.ts'
+import type { ChatAnswer, ChatRef, CozeClient } from './client.ts'
+import { startCozeSimulator } from './simulator.ts'
+import { cozeError, nothingRead, readFrame, readMessages, readStatus } from './wire.ts'
+import type { ChatEnd, Reading } from './wire.ts'
+
+const strings = z.record(z.string(), z.string())
+
+const options = z
+  .strictObject({
+    /** The published bot. Default: the environment variable COZE_BOT_ID. */
+    botId: setting().optional(),
+    /** A personal, service or OAuth access token. Default: COZE_API_TOKEN. */
+    token: secret().optional(),
+    /** Default: COZE_BASE_URL, else `https://api.coze.cn`. Tokens and bots of coze.com need `https://api.coze.com`. */
+    baseUrl: setting().optional(),
+    /** Functions that answer the bot's local plugins, by the plugin's tool name. */
+    tools: z.custom<LocalTools>(isTools, 'must be an object of tools, each with a `run` function').default({}),
+    /** Coze keeps the conversation. Off, it can neither run local tools nor tell what became of a chat after a cut. */
+    autoSaveHistory: z.boolean().default(true),
+    /** Fills the variables of the bot's prompt. */
+    customVariables: strings.optional(),
+    /** Inputs of a bot in chatflow mode. A message's `payload` is added, and what stands here wins. */
+    parameters: z.record(z.string(), z.json()).optional(),
+    /** Kept by Coze with each chat: at most 16 pairs, keys up to 64 and values up to 512 characters. */
+    metaData: z
+      .record(z.string().min(1).max(64), z.string().min(1).max(512))
+      .refine((pairs) => Object.keys(pairs).length <= 16, 'has more than 16 pairs, which Coze refuses')
+      .optional(),
+    /** Longest silence of a stream, in ms, before the hub looks for what became of the chat. */
+    idleTimeoutMs: z.number().int().positive().default(10_000),
+    /** Longest time of any other call, and of looking for what became of a chat, in ms. */
+    timeoutMs: z.number().int().positive().default(300_000),
+    /** Answers come from a simulator in the hub's own process; no account, key or network is needed. */
+    simulated: z.boolean().default(false),
+  })
+  .superRefine((given, context) => {
+    if (given.simulated) return
+    for (const [key, name] of [
+      ['botId', 'COZE_BOT_ID'],
+      ['token', 'COZE_API_TOKEN'],
+    ] as const) {
+      if (given[key] !== undefined) continue
+      const found = setting().safeParse(env(name))
+      for (const issue of found.error?.issues ?? []) {
+        context.addIssue({ code: 'custom', path: [key], message: issue.message })
+      }
+    }
+  })
+
+type CozeOptions = z.output<typeof options>
+
+/**
+ * A bot on Coze (coze.cn, coze.com): its v3 chat stream, with the conversation kept at Coze, local tools, files, and
+ * every chat posted once: after a cut the hub asks Coze what became of it instead of asking again.
+ * @example coze() // COZE_API_TOKEN, COZE_BOT_ID and perhaps COZE_BASE_URL
+ * @example coze({ botId: '75…', token: env('SALES_TOKEN'), tools: { get_weather: tool({ run: () => 'Sunny.' }) } })
+ */
+export const coze = defineProvider({
+  manifest: {
+    name: 'coze',
+    remembers: true,
+    resumes: true,
+    toolOutputs: true,
+    consent: true,
+    files: true,
+    idleTimeoutMs: 10_000,
+  },
+  options,
+  async create(given, context) {
+    const simulator = given.simulated ? await startCozeSimulator() : undefined
+    const botId = simulator?.botId ?? given.botId ?? setting().parse(env('COZE_BOT_ID'))
+    const client = cozeClient({
+      baseUrl: simulator?.url ?? given.baseUrl ?? setting().parse(env('COZE_BASE_URL', 'https://api.coze.cn')),
+      token: simulator ? new Secret(simulator.token) : (given.token ?? secret().parse(env('COZE_API_TOKEN'))),
+      fetch: context.fetch,
+      idleTimeoutMs: given.idleTimeoutMs,
+      timeoutMs: given.timeoutMs,
+    })
+    const chats = chatRunner(client, botId, given, context)
+    return {
+      simulated: simulator !== undefined,
+      respond: (turn) => chats.respond(turn),
+      release: (turn) => chats.release(turn),
+      async forget({ thread }) {
+        const conversationId = conversationIn(thread)
+        if (!conversationId) return
+        try {
+          await client.deleteConversation(conversationId, new AbortController().signal)
+        } catch (error) {
+          if (!isCode(error, conversationGone)) throw error
+        }
+      },
+      upload: async (file, _thread, signal) => ({ fileId: await client.upload(file, signal) }),
+      close: () => simulator?.close(),
+    }
+  },
+})
+
+/** One turn on its way through Coze. What of it must survive a crash is in its cursor. */
+interface Run {
+  readonly turn: Turn
+  conversationId: string | undefined
+  /** The chat may exist, whether or not its id is known. */
+  posted: boolean
+  chatId: string | undefined
+  reading: Reading
+  /** The calls the chat waits for. */
+  calls: readonly ToolCall[]
+  outputs: readonly ToolOutput[]
+  /** Local tools that were begun, so that none is run a second time after a crash. */
+  begun: readonly string[]
+  /** How often these calls were answered. */
+  submits: number
+}
+
+type Outcome = Extract<ChatEnd, { type: 'completed' | 'requires_action' }>
+type Events<Result> = AsyncGenerator<HubEvent, Result>
+
+/** What Coze asks for at least between two looks at a chat. */
+const pollMs = 1000
+const cancelMs = 5000
+/** After `done` should follow, but nothing depends on it. */
+const drainMs = 1000
+const looksForChat = 3
+const maxSubmits = 5
+const conversationGone = '4002'
+
+function chatRunner(client: CozeClient, botId: string, given: CozeOptions, context: PluginContext) {
+  const { clock, logger } = context
+  // A first attempt that was refused is made again with the same turn, which does not know of the conversation yet.
+  const created = new Map<string, string>()
+
+  async function* respond(turn: Turn): AsyncGenerator<HubEvent> {
+    const run = startRun(turn)
+    let finished = false
+    try {
+      let outcome = yield* turn.resume === undefined ? begin(run) : reconcile(run)
+      while (outcome.type === 'requires_action' && outcome.calls.length > 0) {
+        if (!(yield* settle(run, outcome.calls))) break
+        outcome = yield* submit(run)
+      }
+      finished = true
+    } catch (error) {
+      if (isHubError(error, 'answer_too_large')) await letGo(run)
+      throw turn.signal.aborted ? turn.signal.reason : error
+    } finally {
+      // Not in the catch: whoever reads the events may leave when the turn is stopped, which is a return and no error.
+      if (!finished && turn.signal.aborted) await letGo(run)
+    }
+  }
+
+  async function* begin(run: Run): Events<Outcome> {
+    const { turn } = run
+    const kept = conversationIn(turn.thread) ?? created.get(turn.id)
+    run.conversationId = kept ?? (await createConversation(turn))
+    yield threadOf(run)
+    try {
+      return yield* post(run)
+    } catch (error) {
+      // The conversation was deleted at Coze. Nothing was started, and without a new one it could never go on.
+      if (!kept || run.chatId || !isCode(error, conversationGone)) throw error
+      run.conversationId = await createConversation(turn)
+      yield threadOf(run)
+      return yield* post(run)
+    }
+  }
+
+  async function createConversation(turn: Turn): Promise<string> {
+    const id = await client.createConversation(
+      { bot_id: botId, meta_data: { hub_conversation_id: short(turn.conversation.id) } },
+      turn.signal,
+    )
+    if (created.size >= 1000) created.clear()
+    created.set(turn.id, id)
+    return id
+  }
+
+  const post = (run: Run) => {
+    const request = chatRequest(run.turn, botId, given)
+    run.posted = true
+    return follow(run, () => client.openChat(run.conversationId!, request, run.turn.signal))
+  }
+
+  const submit = (run: Run) => {
+    if (++run.submits > maxSubmits) throw new HubError('upstream_failed', { cause: new Error('takes no tool outputs') })
+    return follow(run, () => client.submitToolOutputs(refOf(run), run.outputs, run.turn.signal))
+  }
+
+  /** Reads a stream to its end, or else finds out what became of the chat. */
+  async function* follow(run: Run, open: () => Promise<ChatAnswer>): Events<Outcome> {
+    let lost: unknown = new HubError('upstream_cut')
+    try {
+      const outcome = yield* read(run, await open())
+      if (outcome) return outcome
+    } catch (error) {
+      if (run.turn.signal.aborted || !wasLost(error, run)) throw error
+      // Outputs that were refused for now are handed in again: the chat holds its conversation until it has them.
+      if (error.notStarted)
+        await clock.sleep(Math.min(Math.max(pollMs, error.retryAfterMs ?? 0), given.timeoutMs), run.turn.signal)
+      lost = error
+    }
+    return yield* reconcile(run, lost)
+  }
+
+  async function* read(run: Run, answer: ChatAnswer): Events<Outcome | undefined> {
+    if (answer.type === 'chat') {
+      if (answer.chat.id) yield* opened(run, answer.chat.id, answer.chat.conversationId)
+      return undefined
+    }
+    let outcome: Outcome | undefined
+    let drain: NodeJS.Timeout | undefined
+    try {
+      for await (const frame of answer.frames) {
+        if (outcome) {
+          if (frame.type === 'done') break
+          // Spoken audio comes after the end of the chat; nothing else does.
+          if (frame.type === 'other') yield* readFrame(run.reading, frame).events
+          continue
+        }
+        if (frame.type === 'chat' && frame.chat.id && !run.chatId) {
+          yield* opened(run, frame.chat.id, frame.chat.conversationId)
+        } else if (run.calls.length > 0 && frame.type !== 'error') {
+          forgetCalls(run)
+          yield cursorOf(run)
+        }
+        const step = readFrame(run.reading, frame)
+        run.reading = step.reading
+        yield* step.events
+        if (step.events.some(isWhole)) yield cursorOf(run)
+        if (step.end?.type === 'done') break
+        if (step.end) outcome = reached(step.end, run)
+        if (outcome) drain = setTimeout(() => answer.close(), drainMs)
+      }
+    } catch (error) {
+      if (!outcome) throw error
+    } finally {
+      clearTimeout(drain)
+      answer.close()
+    }
+    return outcome
+  }
+
+  /** From here on the chat is never posted again. */
+  function* opened(run: Run, chatId: string, conversationId: string | undefined): Generator<HubEvent> {
+    run.chatId = chatId
+    created.delete(run.turn.id)
+    const moved = conversationId !== undefined && conversationId !== run.conversationId
+    if (moved) run.conversationId = conversationId
+    yield moved ? threadOf(run) : cursorOf(run)
+  }
+
+  /** Asks what became of a chat whose stream was lost, until it has ended or waits, and yields what was not shown. */
+  async function* reconcile(run: Run, lost: unknown = new HubError('interrupted')): Events<Outcome> {
+    if (!given.autoSaveHistory || !run.conversationId) throw lost
+    const until = clock.now() + given.timeoutMs
+    const { signal } = run.turn
+    if (!run.chatId) yield* opened(run, await findChat(run, lost), undefined)
+    for (;;) {
+      const found = await look(run, lost)
+      if (found) {
+        const step = readMessages(run.reading, found.messages)
+        const last = readStatus(step.reading, found.status, found.chat)
+        run.reading = last.reading
+        yield* step.events
+        yield* last.events
+        yield cursorOf(run)
+        const outcome = last.end && reached(last.end, run)
+        if (outcome) return outcome
+      }
+      if (clock.now() + pollMs > until) throw lost
+      await clock.sleep(pollMs, signal)
+    }
+  }
+
+  /** The chat and its messages once it has come to an end or a halt; undefined while it has not, or cannot be seen. */
+  async function look(run: Run, lost: unknown) {
+    const { signal } = run.turn
+    try {
+      const chat = await client.retrieve(refOf(run), signal)
+      const { status } = chat
+      if (!status || status === 'created' || status === 'in_progress') return undefined
+      return { chat, status, messages: await client.messages(refOf(run), signal) }
+    } catch (error) {
+      if (signal.aborted || isHubError(error, 'upstream_auth')) throw error
+      if (mayPass(error)) return undefined
+      logger.warn({ err: error, turn: run.turn.id }, 'coze does not know the chat')
+      throw lost
+    }
+  }
+
+  /** The chat our message began, by the id it carries; without one the outcome cannot be known. */
+  async function findChat(run: Run, lost: unknown): Promise<string> {
+    const { signal } = run.turn
+    for (let looks = 1; ; looks++) {
+      const chatId = await chatOf(run, signal).catch((error: unknown) => {
+        if (signal.aborted) throw error
+        logger.warn({ err: error, turn: run.turn.id }, 'coze does not show the conversation')
+        return undefined
+      })
+      if (chatId) return chatId
+      if (looks === looksForChat) throw lost
+      await clock.sleep(pollMs, signal)
+    }
+  }
+
+  async function chatOf(run: Run, signal: AbortSignal): Promise<string | undefined> {
+    const ours = short(run.turn.message.id)
+    const messages = await client.conversationMessages(run.conversationId!, signal)
+    return messages.find((message) => message.metaData['hub_message_id'] === ours && message.chatId)?.chatId
+  }
+
+  /** Gathers the outputs of the calls. False when somebody else has to answer first. */
+  async function* settle(run: Run, calls: readonly ToolCall[]): Events<boolean> {
+    if (!sameCalls(calls, run.calls)) {
+      forgetCalls(run)
+      run.calls = calls
+    }
+    for (const call of run.begun) {
+      if (run.outputs.some((output) => output.call === call)) continue
+      const output = 'The hub was restarted while this tool ran. Its outcome is unknown.'
+      run.outputs = [...run.outputs, { call, output }]
+      yield { type: 'tool.completed', call, output, isError: true }
+    }
+    yield cursorOf(run)
+    const { outputs, settled } = yield* noted(run, settleCalls(run.turn, given.tools, calls, run.outputs))
+    run.outputs = outputs
+    if (!settled) yield cursorOf(run)
+    return settled
+  }
+
+  /** Stops the chat of a turn that is not to go on. One that waits for tools cannot be cancelled, only answered. */
+  async function letGo(run: Run): Promise<void> {
+    const { aborted, reason } = run.turn.signal
+    // After a restart the turn goes on.
+    if (!run.posted || (aborted && isHubError(reason, 'shutting_down'))) return
+    const signal = AbortSignal.timeout(cancelMs)
+    try {
+      run.chatId ??= await chatOf(run, signal)
+      if (!run.chatId) return
+      if (run.calls.length > 0) await giveUp(run, signal)
+      else await client.cancel(refOf(run), signal)
+    } catch (error) {
+      logger.debug({ err: error, turn: run.turn.id }, 'the coze chat could not be stopped')
+    }
+  }
+
+  /** Answers every call with an error and reads on, so that the conversation is free for its next message. */
+  async function giveUp(run: Run, signal: AbortSignal): Promise<void> {
+    let open = run.calls
+    for (let round = 0; open.length > 0 && round < maxSubmits; round++) {
+      const outputs = open.map(
+        ({ call }) =>
+          run.outputs.find((output) => output.call === call) ?? { call, output: 'The user ended this turn.' },
+      )
+      const answer = await client.submitToolOutputs(refOf(run), outputs, signal)
+      open = []
+      if (answer.type === 'chat') return
+      for await (const frame of answer.frames) {
+        if (frame.type === 'chat' && frame.status === 'requires_action') open = frame.chat.calls
+        if (frame.type === 'done') break
+      }
+    }
+  }
+
+  return {
+    respond,
+    async release(turn: Turn): Promise<void> {
+      const run = startRun(turn)
+      if (run.chatId) await giveUp(run, AbortSignal.timeout(given.timeoutMs))
+    },
+  }
+}
+
+/** Writes into the cursor which tools were begun and what they gave, each before it is shown. */
+async function* noted<Result>(run: Run, events: Events<Result>): Events<Result> {
+  for (;;) {
+    const step = await events.next()
+    if (step.done) return step.value
+    const event = step.value
+    if (event.type === 'tool.started') run.begun = [...run.begun, event.call]
+    if (event.type === 'tool.completed') run.outputs = [...run.outputs, { call: event.call, output: event.output }]
+    if (event.type === 'tool.started' || event.type === 'tool.completed') yield cursorOf(run)
+    yield event
+  }
+}
+
+function chatRequest(turn: Turn, botId: string, given: CozeOptions): JsonObject {
+  const parameters = { ...turn.message.payload, ...given.parameters }
+  return {
+    bot_id: botId,
+    user_id: userId(turn.principal),
+    auto_save_history: given.autoSaveHistory,
+    additional_messages: [
+      // At most 100 are taken, the last of which is the question.
+      ...turn.history
+        .slice(-99)
+        .map(({ role, text }) =>
+          role === 'user'
+            ? { role: 'user', type: 'question', content: text, content_type: 'text' }
+            : { role: 'assistant', type: 'answer', content: text, content_type: 'text' },
+        ),
+      {
+        role: 'user',
+        type: 'question',
+        ...contentOf(turn.message.text, turn.message.files),
+        meta_data: { hub_message_id: short(turn.message.id) },
+      },
+    ],
+    ...(given.customVariables ? { custom_variables: given.customVariables } : {}),
+    ...(given.metaData ? { meta_data: given.metaData } : {}),
+    ...(Object.keys(parameters).length > 0 ? { parameters } : {}),
+  }
+}
+
+function contentOf(text: string, files: readonly FileRef[]): JsonObject {
+  if (files.length === 0) return { content: text, content_type: 'text' }
+  // A message of media alone is refused (4000), so the files' names stand in for the words.
+  const words = text.trim() === '' ? files.map((file) => file.name).join(', ') : text
+  const items = files.map((file) => ({ type: mediaType(file.mime), file_id: fileIdOf(file) }))
+  return { content: JSON.stringify([{ type: 'text', text: words }, ...items]), content_type: 'object_string' }
+}
+
+const mediaType = (mime: string) => /^(image|audio)\//.exec(mime)?.[1] ?? 'file'
+
+function fileIdOf(file: FileRef): string {
+  const found = z.object({ fileId: z.string() }).safeParse(file.upstream)
+  if (!found.success) throw new HubError('unknown_file')
+  return found.data.fileId
+}
+
+/** Two principals never share the memory Coze keeps of a user, and none can choose another's name. */
+const userId = ({ key, user }: Principal) => `u_${sha256(`${key}\0${user ?? ''}`).slice(0, 24)}`
+
+/** As a value of `meta_data`, whose limit is 512 characters. */
+const short = (id: string) => (id.length > 0 && id.length <= 512 ? id : sha256(id))
+const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
+
+const cursorShape = z.object({
+  conversationId: z.string(),
+  chatId: z.string().optional(),
+  seen: z.array(z.string()).default([]),
+  calls: z.array(z.object({ call: z.string(), tool: z.string(), input: z.json() })).default([]),
+  outputs: z.array(z.object({ call: z.string(), output: z.json() })).default([]),
+  begun: z.array(z.string()).default([]),
+})
+
+function startRun(turn: Turn): Run {
+  const cursor = cursorShape.safeParse(turn.resume).data
+  return {
+    turn,
+    conversationId: cursor?.conversationId,
+    posted: cursor !== undefined,
+    chatId: cursor?.chatId,
+    reading: {
+      ...nothingRead,
+      shown: Object.fromEntries(turn.shown.map(({ id, text }) => [id, text])),
+      seen: [...(cursor?.seen ?? []), ...turn.shown.filter((message) => message.completed).map(({ id }) => id)],
+    },
+    calls: cursor?.calls ?? [],
+    outputs: cursor?.outputs ?? [],
+    begun: cursor?.begun ?? [],
+    submits: 0,
+  }
+}
+
+const cursorOf = (run: Run): HubEvent => ({ type: 'upstream', cursor: cursorJson(run) })
+const threadOf = (run: Run): HubEvent => ({
+  type: 'upstream',
+  cursor: cursorJson(run),
+  thread: { conversationId: run.conversationId! },
+})
+const cursorJson = ({ conversationId, chatId, reading, calls, outputs, begun }: Run): Json => ({
+  conversationId: conversationId!,
+  ...(chatId === undefined ? {} : { chatId }),
+  ...(reading.seen.length > 0 ? { seen: reading.seen } : {}),
+  ...(calls.length > 0
+    ? { calls: calls.map((call) => ({ ...call })), outputs: outputs.map((output) => ({ ...output })), begun }
+    : {}),
+})
+
+const refOf = (run: Run): ChatRef => ({ conversationId: run.conversationId!, chatId: run.chatId! })
+
+function conversationIn(thread: Json | undefined): string | undefined {
+  return z.object({ conversationId: z.string() }).safeParse(thread).data?.conversationId
+}
+
+function forgetCalls(run: Run): void {
+  run.calls = []
+  run.outputs = []
+  run.begun = []
+  run.submits = 0
+}
+
+const sameCalls = (one: readonly ToolCall[], other: readonly ToolCall[]) =>
+  one.length === other.length && one.every(({ call }) => other.some((each) => each.call === call))
+
+/** Events that only the cursor remembers, so that they are not shown again after a crash. */
+const isWhole = ({ type }: HubEvent) => type === 'suggestion' || type === 'tool.started' || type === 'tool.completed'
+
+function reached(end: ChatEnd, run: Run): Outcome | undefined {
+  switch (end.type) {
+    case 'completed':
+    case 'requires_action':
+      return end
+    case 'failed':
+      throw cozeError(end.failure, run.chatId !== undefined)
+    case 'canceled':
+      throw new HubError('upstream_failed', { upstream: { code: 'canceled' } })
+    case 'done':
+      return undefined
+  }
+}
+
+const isHubError = (error: unknown, ...codes: HubError['code'][]): error is HubError =>
+  error instanceof HubError && codes.includes(error.code)
+const isCode = (error: unknown, code: string) => error instanceof HubError && error.upstream?.code === code
+
+/** Whether the chat may live on without us: a broken stream, or outputs that did not arrive. */
+const wasLost = (error: unknown, run: Run): error is HubError =>
+  isHubError(error, 'upstream_cut', 'upstream_silent') ||
+  (error instanceof HubError && error.notStarted && run.chatId !== undefined)
+
+const mayPass = (error: unknown) =>
+  isHubError(
+    error,
+    'upstream_cut',
+    'upstream_silent',
+    'upstream_unreachable',
+    'upstream_rate_limited',
+    'upstream_failed',
+  )
+
+function isTools(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  return Object.values(value).every(
+    (tool: unknown) => typeof tool === 'object' && tool !== null && 'run' in tool && typeof tool.run === 'function',
+  )
+}
