@@ -1,0 +1,15 @@
+#!/usr/bin/env node
+// Plain JavaScript for any Node: an old one is told what to do before anything of the hub is loaded.
+const [major] = process.versions.node.split('.').map(Number)
+if (major < 24) {
+  process.stderr.write(
+    `bothub needs Node.js 24 or newer, and this is ${process.version}.\n` +
+      'Run it with the one it brings along: npm install && npm start\n' +
+      'or install a newer Node.js: https://nodejs.org\n',
+  )
+  process.exit(78)
+}
+
+const { simulators } = await import('../index.ts')
+const { run } = await import('../core/cli.ts')
+await run(process.argv, simulators)

@@ -1,0 +1,178 @@
+import { z } from 'zod'
+import { check } from '../core/body.ts'
+import type { ChannelContext, RequestContext } from '../core/channel.ts'
+import { channelOptions } from '../core/channel.ts'
+import { HubError } from '../core/errors.ts'
+import type { FileRef } from '../core/message.ts'
+import { answerTurn, nativePaths, sendMessage, turnOf, under } from '../core/native.ts'
+import { defineChannel } from '../core/plugin.ts'
+import { leaving, receiveUpload } from '../core/upload.ts'
+import type { Page, PageOptions, TurnRow } from '../core/store.ts'
+import { isEnded } from '../core/store.ts'
+import { clientName } from '../core/wire.ts'
+
+const maxWaitSeconds = 60
+
+/**
+ * Answers in JSON: a message's answer when its turn ends or waits, or 202 at once with `Prefer: respond-async`; and
+ * everything about turns, bots, conversations and files.
+ */
+export const rest = defineChannel({
+  name: 'rest',
+  options: z.strictObject({ ...channelOptions }),
+  create({ path }, context) {
+    const json = 'json' as const
+    const at = (native: string) => under(path, native)
+    return {
+      door: `POST ${at('/api/v1/bots/{bot}/messages')}`,
+      routes: [
+        {
+          method: 'POST',
+          path: at(nativePaths.messages),
+          accepts: json,
+          async handle(ctx) {
+            const { turn, after } = await sendMessage(ctx, context)
+            await answer(ctx, context, turn, after)
+          },
+        },
+        ...(['consent', 'toolOutputs'] as const).map((kind) => ({
+          method: 'POST' as const,
+          path: at(nativePaths[kind]),
+          accepts: json,
+          async handle(ctx: RequestContext) {
+            const { turn, after } = await answerTurn(ctx, context, kind)
+            await answer(ctx, context, turn, after)
+          },
+        })),
+        { method: 'GET', path: at(nativePaths.turn), handle: (ctx) => getTurn(ctx, context) },
+        { method: 'POST', path: at(nativePaths.cancel), handle: (ctx) => cancel(ctx, context) },
+        {
+          method: 'GET',
+          path: at('/api/v1/bots'),
+          handle(ctx) {
+            ctx.body = { bots: context.hub.bots(ctx.principal).filter(({ bot }) => context.offers(bot)) }
+          },
+        },
+        {
+          method: 'GET',
+          path: at('/api/v1/bots/:bot/conversations'),
+          async handle(ctx) {
+            const page = await context.hub.conversations(ctx.principal, botOf(ctx, context), pageOptions(ctx))
+            ctx.body = dated(page, ({ createdAt, updatedAt, ...item }) => ({
+              ...item,
+              createdAt: isoTime(createdAt),
+              updatedAt: isoTime(updatedAt),
+            }))
+          },
+        },
+        {
+          method: 'GET',
+          path: at('/api/v1/bots/:bot/conversations/:conversation/messages'),
+          async handle(ctx) {
+            const bot = botOf(ctx, context)
+            const page = await context.hub.records(ctx.principal, bot, ctx.params['conversation']!, pageOptions(ctx))
+            ctx.body = dated(page, (item) => ({ ...item, at: isoTime(item.at) }))
+          },
+        },
+        {
+          method: 'DELETE',
+          path: at('/api/v1/bots/:bot/conversations/:conversation'),
+          async handle(ctx) {
+            await context.hub.forget(ctx.principal, botOf(ctx, context), ctx.params['conversation']!)
+            ctx.status = 204
+          },
+        },
+        {
+          method: 'POST',
+          path: at('/api/v1/bots/:bot/files'),
+          async handle(ctx) {
+            const { id, name, bytes, mime } = await receiveFile(ctx, context)
+            ctx.status = 201
+            ctx.body = { id, name, bytes, mime }
+          },
+        },
+      ],
+    }
+  },
+})
+
+async function answer(ctx: RequestContext, { hub }: ChannelContext, turn: TurnRow, after: number): Promise<void> {
+  ctx.set('location', `/api/v1/turns/${turn.id}`)
+  if (/(^|[,;\s])respond-async([,;\s]|$)/i.test(ctx.get('prefer'))) {
+    ctx.status = 202
+    ctx.set('preference-applied', 'respond-async')
+  } else await restsOrLeaves(ctx, hub, turn.id, after)
+  ctx.body = await hub.view(turn.id)
+}
+
+/** Resolves when the turn ends or waits, or its client has gone. */
+async function restsOrLeaves(
+  ctx: RequestContext,
+  hub: ChannelContext['hub'],
+  turn: string,
+  after: number,
+): Promise<void> {
+  using left = leaving(ctx)
+  for await (const events of hub.follow(turn, after, left.signal)) {
+    if (events.some((event) => event.type === 'turn.waiting')) return
+  }
+}
+
+async function getTurn(ctx: RequestContext, context: ChannelContext): Promise<void> {
+  const turn = await turnOf(ctx, context)
+  const wait = check(z.coerce.number().min(0), ctx.query['wait'] ?? 0)
+  if (wait > 0 && !isEnded(turn.status)) {
+    using left = leaving(ctx)
+    const late = AbortSignal.timeout(Math.min(wait, maxWaitSeconds) * 1000)
+    await context.hub.changed(turn.id, turn.status, AbortSignal.any([left.signal, late]))
+  }
+  ctx.body = await context.hub.view(turn.id)
+}
+
+async function cancel(ctx: RequestContext, context: ChannelContext): Promise<void> {
+  const turn = await turnOf(ctx, context)
+  // The upstream may take its time to stop; who wants to see the end reads the turn.
+  void context.hub
+    .cancel(turn, 'client')
+    .catch((error: unknown) => context.logger.error({ err: error }, 'cancel failed'))
+  ctx.status = 202
+  ctx.body = await context.hub.view(turn.id)
+}
+
+function botOf(ctx: RequestContext, { offers }: ChannelContext): string {
+  const bot = ctx.params['bot']!
+  if (!offers(bot)) throw new HubError('unknown_bot')
+  return bot
+}
+
+function pageOptions(ctx: RequestContext): PageOptions {
+  const { before, limit } = check(
+    z.object({
+      before: z
+        .string()
+        .regex(/^[\w.]{1,64}$/, 'must be the `before` of an earlier page')
+        .optional(),
+      limit: z.coerce.number().int().min(1).max(200).default(50),
+    }),
+    ctx.query,
+  )
+  return { limit, ...(before === undefined ? {} : { before }) }
+}
+
+const isoTime = (at: number): string => new Date(at).toISOString()
+
+const dated = <Item, Shown>(page: Page<Item>, show: (item: Item) => Shown) => ({ ...page, items: page.items.map(show) })
+
+/** Streams the file to the bot's upstream; `conversation` stands before it or in the query. */
+const receiveFile = (ctx: RequestContext, context: ChannelContext): Promise<FileRef> => {
+  const bot = botOf(ctx, context)
+  return receiveUpload(ctx, (upload, fields, signal) => {
+    const conversation = clientName.safeParse(fields['conversation'] ?? ctx.query['conversation'])
+    if (!conversation.success) {
+      throw new HubError('invalid_request', {
+        message: 'conversation: name the conversation in a field before `file`, or as ?conversation=.',
+      })
+    }
+    return context.hub.upload(ctx.principal, bot, conversation.data, upload, signal)
+  })
+}

@@ -1,0 +1,76 @@
+/**
+ * bothub: everything a config, a plugin or a test needs, from one place.
+ */
+import type { HubConfig } from './core/config.ts'
+import { startAsgardSimulator } from './plugins/asgard/simulator.ts'
+import { startCozeSimulator } from './plugins/coze/simulator.ts'
+import { history } from './plugins/history/index.ts'
+import { retry } from './plugins/retry/index.ts'
+import { sqlite } from './plugins/sqlite/index.ts'
+
+/**
+ * Types a config: names of bots and options of plugins are checked as you write. The store is `sqlite()` and the
+ * middleware `[history(), retry()]` unless it says otherwise.
+ * @example
+ * export default defineConfig({
+ *   bots: { support: asgard() },
+ *   channels: { rest: rest(), sse: sse() },
+ * })
+ */
+export const defineConfig = <const Bot extends string>(config: HubConfig<Bot>): HubConfig<Bot> => ({
+  store: sqlite(),
+  use: [history(), retry()],
+  ...config,
+})
+
+export { env, secretFile } from './core/settings.ts'
+export { tool } from './core/tools.ts'
+export { HubError } from './core/errors.ts'
+export { defineChannel, defineMiddleware, defineProvider, defineStore } from './core/plugin.ts'
+export { createHub } from './core/hub.ts'
+export { checkConfig } from './core/config.ts'
+
+export { asgard } from './plugins/asgard/index.ts'
+export { consent } from './plugins/consent/index.ts'
+export { coze } from './plugins/coze/index.ts'
+export { echo } from './plugins/echo/index.ts'
+export { history } from './plugins/history/index.ts'
+export { BotCore } from './plugins/local/bot-core.ts'
+export { demoBot } from './plugins/local/demo-bot.ts'
+export { local } from './plugins/local/index.ts'
+export { retry } from './plugins/retry/index.ts'
+export { sqlite } from './plugins/sqlite/index.ts'
+
+export { rest } from './channels/rest.ts'
+export { sse } from './channels/sse.ts'
+export { websocket } from './channels/websocket.ts'
+
+export type { HubConfig, BotConfig } from './core/config.ts'
+export type { HubEvent, NumberedEvent, ToolCall, Usage } from './core/events.ts'
+export type { Json, JsonObject, Message, HistoryMessage } from './core/message.ts'
+export type { Channel, ChannelContext, RequestContext, Route } from './core/channel.ts'
+export type { PluginContext, Provider, ProviderManifest, Upload } from './core/plugin.ts'
+export type { Store } from './core/store.ts'
+export type { LocalTool } from './core/tools.ts'
+export type { Middleware, Respond, Turn } from './core/turn.ts'
+export type { TurnObject } from './core/wire.ts'
+export type { BotFunction } from './plugins/local/index.ts'
+
+/** The simulated upstreams of `bothub simulate`. */
+export const simulators = {
+  async asgard(options: { readonly port: number; readonly host: string }) {
+    const simulator = await startAsgardSimulator(options)
+    const { url, namespace, botProviderName, apiKey } = simulator
+    const hint = `asgard({ edgeServerHost: '${url}', namespace: '${namespace}', botProviderName: '${botProviderName}', apiKey: '${apiKey}' })`
+    return { url, hints: [hint], close: () => simulator.close() }
+  },
+  async coze(options: { readonly port: number; readonly host: string }) {
+    const simulator = await startCozeSimulator(options)
+    const { url, token, botId } = simulator
+    return {
+      url,
+      hints: [`coze({ baseUrl: '${url}', token: '${token}', botId: '${botId}' })`],
+      close: () => simulator.close(),
+    }
+  },
+}
