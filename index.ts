@@ -23,9 +23,14 @@ export const defineConfig = <const Bot extends string>(config: HubConfig<Bot>): 
   ...config,
 })
 
-export { env, secretFile } from './core/settings.ts'
+export { apiKey, jwt } from './core/auth.ts'
+export { env, secret, secretFile, setting } from './core/settings.ts'
 export { tool } from './core/tools.ts'
 export { HubError } from './core/errors.ts'
+export { connectionError, encodeEvent, requestEvents, retryAfterMs } from './core/sse.ts'
+export { channelOptions } from './core/channel.ts'
+export { check, readJson } from './core/body.ts'
+export { openEventStream } from './core/event-stream.ts'
 export { defineChannel, defineMiddleware, defineProvider, defineStore } from './core/plugin.ts'
 export { createHub } from './core/hub.ts'
 export { checkConfig } from './core/config.ts'
@@ -45,15 +50,18 @@ export { rest } from './channels/rest.ts'
 export { sse } from './channels/sse.ts'
 export { websocket } from './channels/websocket.ts'
 
+export type { Authenticate, Caller, Principal } from './core/auth.ts'
 export type { HubConfig, BotConfig } from './core/config.ts'
 export type { HubEvent, NumberedEvent, ToolCall, Usage } from './core/events.ts'
 export type { Json, JsonObject, Message, HistoryMessage } from './core/message.ts'
 export type { Channel, ChannelContext, RequestContext, Route } from './core/channel.ts'
 export type { PluginContext, Provider, ProviderManifest, Upload } from './core/plugin.ts'
+export type { EventRequest, EventResponse, SourceEvent } from './core/sse.ts'
 export type { Store } from './core/store.ts'
 export type { LocalTool } from './core/tools.ts'
 export type { Middleware, Respond, Turn } from './core/turn.ts'
 export type { TurnObject } from './core/wire.ts'
+export type { SendMessageInput } from './plugins/local/bot-core.ts'
 export type { BotFunction } from './plugins/local/index.ts'
 
 /** The simulated upstreams of `bothub simulate`. */

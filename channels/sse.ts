@@ -57,16 +57,16 @@ const untilWaiting = (event: NumberedEvent): boolean => event.type === 'turn.wai
 
 async function stream(
   ctx: RequestContext,
-  { hub }: ChannelContext,
+  context: ChannelContext,
   turn: string,
   after: number,
   isLast: (event: NumberedEvent) => boolean = () => false,
 ): Promise<void> {
-  const client = openEventStream(ctx)
-  for await (const events of hub.follow(turn, after, client.signal)) {
+  const client = openEventStream(ctx, context)
+  for await (const events of context.hub.follow(turn, after, client.signal)) {
     const last = events.findIndex(isLast)
     const shown = last < 0 ? events : events.slice(0, last + 1)
-    await client.write(shown.map((event) => frame(turn, event)).join(''))
+    await client.write(shown.map((event) => frame(turn, event)))
     if (last >= 0) break
   }
   client.close()

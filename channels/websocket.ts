@@ -98,6 +98,7 @@ class Connection {
     this.#context = context
     this.#defaultBot = defaultBot
     let alive = true
+    context.openStreams.inc()
     const heartbeat = setInterval(() => {
       if (!alive) return socket.terminate()
       alive = false
@@ -107,6 +108,7 @@ class Connection {
     socket.on('error', (error) => context.logger.debug({ err: error }, 'a socket ended badly'))
     socket.once('close', () => {
       clearInterval(heartbeat)
+      context.openStreams.dec()
       this.#left.abort()
     })
     socket.on('message', (frame: Buffer, isBinary) => {

@@ -18,6 +18,8 @@ export interface Route {
   readonly path: string
   /** The form it answers in, where another channel answers the same path in the other form. */
   readonly accepts?: 'json' | 'events'
+  /** It tells by itself who asks, as a signed webhook does; `ctx.principal` is not set. */
+  readonly anonymous?: boolean
   handle(ctx: RequestContext): Promise<void> | void
 }
 
@@ -40,6 +42,8 @@ export interface ChannelContext extends PluginContext {
   readonly hub: Dispatcher
   /** Whether the channel's `bots` option lets clients in to this bot; all bots by default. */
   readonly offers: (bot: string) => boolean
+  /** Counts the streams and sockets that are open, for metrics. */
+  readonly openStreams: { inc(): void; dec(): void }
 }
 
 /** The options every channel takes; spread them into its schema. */

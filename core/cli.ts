@@ -96,7 +96,7 @@ function greeting(hub: Hub, config: CheckedConfig): string {
   })
   const [bot] = config.bots.keys()
   return `bothub listens on ${hub.url} with ${config.bots.size} bot${config.bots.size === 1 ? '' : 's'}: ${[...config.bots.keys()].join(', ')}
-${doors.join('')}
+${doors.join('')}${hub.metricsUrl ? `  ${'metrics'.padEnd(width)}  GET ${hub.metricsUrl}\n` : ''}
 Try it:
   curl -N ${hub.url}/api/v1/bots/${bot}/messages -H 'content-type: application/json' -H 'accept: text/event-stream' -d '{"text":"hello"}'
 

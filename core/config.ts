@@ -1,5 +1,6 @@
 import { closest, distance } from 'fastest-levenshtein'
 import { z } from 'zod'
+import type { Authenticate, AuthSpec } from './auth.ts'
 import type { Profile } from './bot.ts'
 import { HubError } from './errors.ts'
 import type { ChannelSpec, MiddlewareSpec, PluginSpec, ProviderSpec, StoreSpec } from './plugin.ts'
@@ -27,6 +28,13 @@ export interface BotConfig {
 export interface HubConfig<Bot extends string = string> {
   /** Default 127.0.0.1:9527. Beyond loopback the hub needs `auth`. */
   readonly listen?: { readonly host?: string; readonly port?: number }
+  /**
+   * Who is let in: keys, tokens, or a function of your own; the first that knows the caller decides. Without it
+   * everybody on this machine is, and nobody else.
+   */
+  readonly auth?: readonly (AuthSpec<NoInfer<Bot>> | Authenticate)[] | Authenticate
+  /** Serves `GET /metrics` on an address of its own, without a key; else it is where everything is, for admins. */
+  readonly metrics?: { readonly host?: string; readonly port: number }
   /** Default: `sqlite()`, in `data/` beside the config file. */
   readonly store?: StoreSpec
   readonly bots: { readonly [Name in Bot]?: ProviderSpec | BotConfig }
@@ -39,6 +47,8 @@ export interface HubConfig<Bot extends string = string> {
 /** A config after all checks: every plugin with its parsed options. */
 export interface CheckedConfig {
   readonly listen: { readonly host: string; readonly port: number }
+  readonly auth: readonly (Checked<AuthSpec> | Authenticate)[] | undefined
+  readonly metrics: { readonly host: string; readonly port: number } | undefined
   readonly store: Checked<StoreSpec>
   readonly bots: ReadonlyMap<string, CheckedBot>
   readonly use: readonly (Checked<MiddlewareSpec> | Middleware)[]
@@ -60,12 +70,23 @@ const examples: Record<string, string> = {
   channel: '`rest()`',
   store: '`sqlite()`',
   middleware: '`history()`',
+  auth: '`apiKey({ … })`',
 }
 
 const shape = z.strictObject({
   listen: z
     .strictObject({ host: z.string().min(1).default('127.0.0.1'), port: z.int().min(0).max(65_535).default(9527) })
     .prefault({}),
+  metrics: z
+    .strictObject({
+      host: z
+        .string()
+        .refine((host) => isLoopback(host), 'has no keys, so it listens on loopback only')
+        .default('127.0.0.1'),
+      port: z.int().min(0).max(65_535),
+    })
+    .optional(),
+  auth: z.union([functionOf<Authenticate>(), z.array(authentication()).min(1)]).optional(),
   store: plugin<StoreSpec>('store'),
   bots: z.record(z.string(), z.unknown()).refine((bots) => Object.keys(bots).length > 0, 'name at least one bot'),
   use: z.array(middleware()).default([]),
@@ -103,8 +124,18 @@ function plugin<Spec extends { readonly kind: string }>(kind: Spec['kind']) {
   )
 }
 
+function functionOf<F>() {
+  return z.custom<F>((value) => typeof value === 'function')
+}
+
+function authentication() {
+  return z.union([functionOf<Authenticate>(), plugin<AuthSpec>('auth')], {
+    error: 'must be `apiKey({ … })`, `jwt({ … })` or a function `(request) => …`',
+  })
+}
+
 function middleware() {
-  return z.union([z.custom<Middleware>((value) => typeof value === 'function'), plugin<MiddlewareSpec>('middleware')], {
+  return z.union([functionOf<Middleware>(), plugin<MiddlewareSpec>('middleware')], {
     error: 'must be a middleware: a function `(turn, next) => …` or a factory call such as `history()`',
   })
 }
@@ -127,20 +158,23 @@ export function checkConfig(config: unknown, changes: { host?: string; port?: nu
     checkBotNames(channel?.options, `channels.${name}`, Object.keys(top.bots), problems)
     if (channel) channels.set(name, channel)
   }
+  const auth = checkAuth(top.auth, Object.keys(top.bots), problems)
   const store = top.store && checkPlugin(top.store, 'store', problems)
   const use = checkMiddleware(top.use, 'use', problems)
   const listen = { ...top.listen, ...changes }
-  checkListen(listen.host, problems)
+  if (!top.auth) checkListen(listen.host, problems)
   if (problems.length > 0 || !store) throw invalid(problems)
-  return { listen, store, bots, use, channels }
+  return { listen, auth, metrics: top.metrics, store, bots, use, channels }
 }
 
 /** The parts of a misshapen config that can be checked all the same. */
 function salvage(config: unknown) {
   const given: Readonly<Record<string, unknown>> = typeof config === 'object' && config !== null ? { ...config } : {}
-  const { store, bots, channels, use } = shape.shape
+  const { auth, metrics, store, bots, channels, use } = shape.shape
   return {
     listen: { host: '127.0.0.1', port: 0 },
+    metrics: metrics.safeParse(given['metrics']).data,
+    auth: auth.safeParse(given['auth']).data,
     store: store.safeParse(given['store']).data,
     bots: bots.safeParse(given['bots']).data ?? {},
     channels: channels.safeParse(given['channels']).data ?? {},
@@ -195,10 +229,33 @@ function checkBotNames(options: unknown, place: string, bots: readonly string[],
   }
 }
 
+function checkAuth(
+  auth: Authenticate | readonly (AuthSpec | Authenticate)[] | undefined,
+  bots: readonly string[],
+  problems: Problem[],
+): CheckedConfig['auth'] {
+  if (auth === undefined) return undefined
+  const names = new Set<string>()
+  return (typeof auth === 'function' ? [auth] : auth).flatMap((each, index) => {
+    if (typeof each === 'function') return each
+    const place = `auth[${index}]`
+    const checked = checkPlugin(each, place, problems)
+    if (!checked) return []
+    checkBotNames(checked.options, place, bots, problems)
+    const { name } = checked.options as { readonly name: string }
+    if (names.has(name))
+      problems.push(`${place}: the name ${JSON.stringify(name)} is taken; whoever has it owns what it made`)
+    names.add(name)
+    return checked
+  })
+}
+
+const isLoopback = (host: string): boolean => /^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host)
+
 function checkListen(host: string, problems: Problem[]): void {
-  if (/^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host)) return
+  if (isLoopback(host)) return
   problems.push(
-    `listen.host: ${JSON.stringify(host)} is reachable from other machines, and this hub has no \`auth\`. Listen on 127.0.0.1, and put a proxy that knows its users in front.`,
+    `listen.host: ${JSON.stringify(host)} is reachable from other machines, and this hub has no \`auth\`. Give it some, for example auth: [apiKey({ name: 'crm', key: env('CRM_KEY') })], or listen on 127.0.0.1.`,
   )
 }
 

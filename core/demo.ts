@@ -71,15 +71,15 @@ const phrases: Record<Language, Phrases> = {
     echo: (text) => ['You said: ', `“${text}”. `, 'Try one of ', `${demoWords.join(', ')}.`],
   },
   'zh-Hant': {
-    nice: (name) => ['很高興', '認識你,', `${name}。`, '我會記住的。'],
+    nice: (name) => ['很高興', '認識你，', `${name}。`, '我會記住的。'],
     known: (name) => ['你的名字', '是', `${name}。`],
     unknown: ['你還沒有', '告訴我', '你的名字。'],
-    echo: (text) => ['你說:', `「${text}」。`, '試試看 ', `${demoWords.join(' ')}。`],
+    echo: (text) => ['你說：', `「${text}」。`, '試試看 ', `${demoWords.join(' ')}。`],
   },
   'zh-Hans': {
-    nice: (name) => ['很高兴', '认识你,', `${name}。`, '我会记住的。'],
+    nice: (name) => ['很高兴', '认识你，', `${name}。`, '我会记住的。'],
     known: (name) => ['你的名字', '是', `${name}。`],
     unknown: ['你还没有', '告诉我', '你的名字。'],
-    echo: (text) => ['你说:', `“${text}”。`, '试试看 ', `${demoWords.join(' ')}。`],
+    echo: (text) => ['你说：', `“${text}”。`, '试试看 ', `${demoWords.join(' ')}。`],
   },
 }

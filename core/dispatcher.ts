@@ -1,5 +1,7 @@
 import { closest } from 'fastest-levenshtein'
+import type { Audit, AuditEntry } from './audit.ts'
 import type { Principal } from './auth.ts'
+import { mayUse, speakingFor } from './auth.ts'
 import type { Bot, BotItem } from './bot.ts'
 import { toBotItem } from './bot.ts'
 import type { Clock } from './clock.ts'
@@ -8,6 +10,7 @@ import type { CancelledBy, ConsentDecision, LoggedEvent, NumberedEvent, Terminal
 import { digest, newId } from './ids.ts'
 import type { Logger } from './log.ts'
 import type { ConversationRef, FileRef, JsonObject, Message } from './message.ts'
+import type { Metrics } from './metrics.ts'
 import type { Thread, Upload } from './plugin.ts'
 import type { ConversationItem, Owner, Page, PageOptions, RecordItem, Store, TurnRow, TurnStatus } from './store.ts'
 import { isEnded } from './store.ts'
@@ -42,6 +45,8 @@ export interface DispatcherOptions {
   readonly store: Store
   readonly clock: Clock
   readonly logger: Logger
+  readonly audit: Audit
+  readonly metrics: Metrics
 }
 
 /** A turn that is being answered by this process. */
@@ -70,18 +75,23 @@ export class Dispatcher {
   readonly #store: Store
   readonly #clock: Clock
   readonly #logger: Logger
+  readonly #audit: Audit
+  readonly #metrics: Metrics
   readonly #log: TurnLog
   readonly #runs = new Map<string, Run>()
   readonly #expiries = new Map<string, NodeJS.Timeout>()
   readonly #locks = new Map<string, Promise<unknown>>()
   #draining = false
 
-  constructor({ bots, store, clock, logger }: DispatcherOptions) {
+  constructor({ bots, store, clock, logger, audit, metrics }: DispatcherOptions) {
     this.#bots = bots
     this.#store = store
     this.#clock = clock
     this.#logger = logger
+    this.#audit = audit
+    this.#metrics = metrics
     this.#log = new TurnLog(store, clock, {
+      onCommit: (durationMs) => metrics.commit(durationMs),
       onClaimed: (turns) => turns.forEach((turn) => this.#start(turn)),
       onRefused: (turn) =>
         this.#runs.get(turn)?.abort.abort(new HubError('internal', { message: 'Another hub took this turn over.' })),
@@ -101,8 +111,8 @@ export class Dispatcher {
    */
   async send(caller: Principal, inbound: Inbound): Promise<{ readonly turn: TurnRow; readonly created: boolean }> {
     if (this.#draining) throw new HubError('shutting_down', { retryAfterMs: 5000 })
-    const bot = this.#bot(inbound.bot)
     const principal = speakingFor(caller, inbound.user)
+    const bot = this.#bot(principal, inbound.bot)
     if (inbound.bypassConsent && !principal.bypassConsent) throw new HubError('bypass_forbidden')
     const owner = ownerOf(bot, principal)
     const id = inbound.id || newId('msg')
@@ -128,7 +138,7 @@ export class Dispatcher {
     })
     switch (result.outcome) {
       case 'created':
-        if (result.turn.bypassConsent) this.#audit('consent bypassed', result.turn, { by: principal.key })
+        if (result.turn.bypassConsent) this.#audited('consent bypassed', result.turn, principal)
         if (result.turn.status === 'running') this.#start(result.turn)
         return { turn: result.turn, created: true }
       case 'duplicate':
@@ -147,7 +157,7 @@ export class Dispatcher {
   /** @throws HubError `unknown_turn`, also for somebody else's */
   async turn(principal: Principal, id: string): Promise<TurnRow> {
     const turn = await this.#store.turn(id)
-    if (!turn || turn.key !== principal.key) throw new HubError('unknown_turn')
+    if (!turn || turn.key !== principal.key || !mayUse(principal, turn.bot)) throw new HubError('unknown_turn')
     return turn
   }
 
@@ -155,7 +165,7 @@ export class Dispatcher {
   async view(id: string): Promise<TurnObject> {
     const turn = await this.#store.turn(id)
     if (!turn) throw new HubError('unknown_turn')
-    return toTurnObject(turn, turn.result ? undefined : await this.#transcript(turn))
+    return toTurnObject(turn, (await this.#store.result(id)) ?? (await this.#transcript(turn)))
   }
 
   /** The events of a turn in groups, as they are committed: see `TurnLog.follow`. */
@@ -192,7 +202,7 @@ export class Dispatcher {
    */
   async decide(turn: TurnRow, principal: Principal, decisions: readonly ConsentDecision[]): Promise<void> {
     await this.#answer(turn, 'consent', decisions, [{ type: 'consent.answered', decisions, by: 'user' }])
-    this.#audit('consent decided', turn, { by: principal.key, decisions })
+    this.#audited('consent decided', turn, principal, { decisions: decisions.map((decision) => ({ ...decision })) })
   }
 
   /**
@@ -239,13 +249,14 @@ export class Dispatcher {
     })
   }
 
-  bots(_principal: Principal): readonly BotItem[] {
-    return Array.from(this.#bots.values(), toBotItem)
+  /** The bots the principal may use. */
+  bots(principal: Principal): readonly BotItem[] {
+    return [...this.#bots.values()].filter((bot) => mayUse(principal, bot.name)).map(toBotItem)
   }
 
   /** @throws HubError `unknown_bot` */
   conversations(principal: Principal, bot: string, options: PageOptions): Promise<Page<ConversationItem>> {
-    return this.#store.conversations(ownerOf(this.#bot(bot), principal), options)
+    return this.#store.conversations(ownerOf(this.#bot(principal, bot), principal), options)
   }
 
   /** @throws HubError `unknown_bot`, `unknown_conversation` */
@@ -263,7 +274,7 @@ export class Dispatcher {
    * @throws HubError `unknown_bot`, `unknown_conversation`
    */
   async forget(principal: Principal, botName: string, nameOrId: string): Promise<void> {
-    const bot = this.#bot(botName)
+    const bot = this.#bot(principal, botName)
     const conversation = await this.#conversation(principal, botName, nameOrId)
     const live = await this.#store.liveTurns(conversation.id)
     // Queued ones first, so that none starts when the live one ends.
@@ -274,10 +285,12 @@ export class Dispatcher {
     }
     const thread = await this.#thread(bot, principal, conversation)
     await this.#store.forget(conversation.id)
-    this.#logger.info(
-      { audit: true, bot: bot.name, conversation: conversation.id, by: principal.key },
-      'conversation deleted',
-    )
+    this.#audit.record({
+      what: 'conversation deleted',
+      by: principal.key,
+      bot: bot.name,
+      details: { conversation: conversation.id },
+    })
     await bot.provider.forget?.(thread).catch((error: unknown) => {
       this.#logger.warn(
         { err: error, bot: bot.name, conversation: conversation.id },
@@ -297,7 +310,7 @@ export class Dispatcher {
     upload: Upload,
     signal: AbortSignal,
   ): Promise<FileRef> {
-    const bot = this.#bot(botName)
+    const bot = this.#bot(principal, botName)
     if (!bot.manifest.files || !bot.provider.upload) throw new HubError('files_unsupported')
     const owner = ownerOf(bot, principal)
     const conversation = isConversationId(conversationName)
@@ -323,7 +336,7 @@ export class Dispatcher {
   }
 
   async #conversation(principal: Principal, bot: string, nameOrId: string): Promise<ConversationRef> {
-    const found = await this.#store.conversation(ownerOf(this.#bot(bot), principal), nameOrId)
+    const found = await this.#store.conversation(ownerOf(this.#bot(principal, bot), principal), nameOrId)
     if (!found) throw new HubError('unknown_conversation')
     return found
   }
@@ -341,12 +354,13 @@ export class Dispatcher {
     return found
   }
 
-  #bot(name: string): Bot {
+  #bot(principal: Principal, name: string): Bot {
     const bot = this.#bots.get(name)
-    if (bot) return bot
-    const names = [...this.#bots.keys()]
+    if (bot && mayUse(principal, name)) return bot
+    const known = this.bots(principal).map((each) => each.bot)
+    const meant = known.length > 0 ? `; did you mean ${JSON.stringify(closest(name, known))}?` : '.'
     throw new HubError('unknown_bot', {
-      message: `There is no bot ${JSON.stringify(name)}; did you mean ${JSON.stringify(closest(name, names))}? GET /api/v1/bots lists those you may use.`,
+      message: `There is no bot ${JSON.stringify(name)}${meant} GET /api/v1/bots lists those you may use.`,
     })
   }
 
@@ -502,16 +516,18 @@ export class Dispatcher {
     end: TerminalEvent,
     before: readonly LoggedEvent[] = [],
   ): Promise<void> {
+    const status = end.type.slice('turn.'.length) as TurnStatus
     this.#stopExpiry(turn.id)
     this.#log.open(turn)
     this.#log.push({
       turn: turn.id,
       events: [...before, end],
-      status: end.type.slice('turn.'.length) as TurnStatus,
+      status,
       expiresAt: null,
       result: { ...transcript.result, ...('error' in end ? { error: end.error } : {}) },
     })
     await this.#log.commit()
+    this.#metrics.turnEnded(turn, status, this.#clock.now() - turn.createdAt)
     if (!this.#runs.has(turn.id)) this.#log.close(turn.id)
   }
 
@@ -573,14 +589,10 @@ export class Dispatcher {
     }
   }
 
-  #audit(what: string, turn: TurnRow, details: Record<string, unknown>): void {
-    this.#logger.info({ audit: true, turn: turn.id, bot: turn.bot, ...details }, what)
+  #audited(what: AuditEntry['what'], turn: TurnRow, principal: Principal, details?: JsonObject): void {
+    this.#audit.record({ what, by: principal.key, bot: turn.bot, turn: turn.id, ...(details ? { details } : {}) })
   }
 }
-
-/** Only a trusted key's word for its user counts. */
-const speakingFor = (caller: Principal, user: string | undefined): Principal =>
-  user && caller.trusted ? { ...caller, user } : caller
 
 const ownerOf = (bot: Bot, principal: Principal): Owner => ({
   bot: bot.name,
@@ -610,6 +622,7 @@ function toTurn(row: TurnRow, transcript: Transcript, signal: AbortSignal): Turn
     },
     conversation: row.conversation,
     message: row.message,
+    acceptedAt: row.createdAt,
     history: [],
     attempt: 1,
     debug: row.debug,

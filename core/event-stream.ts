@@ -1,15 +1,20 @@
 import { once } from 'node:events'
-import type { RequestContext } from './channel.ts'
+import type { ChannelContext, RequestContext } from './channel.ts'
 
 const heartbeatMs = 5000
 const readTimeoutMs = 30_000
+/** In characters. */
+const maxQueued = 65_536
 
 /** An open server-sent event stream to a client. */
 export interface EventStream {
   /** Aborted when the client has left, does not read, or the stream was closed. */
   readonly signal: AbortSignal
-  /** Resolves when the client can take more; a client that takes nothing for 30 s is cut. */
-  write(frames: string): Promise<void>
+  /**
+   * Resolves when the client can take more. At most 64 KiB and one frame are queued for it, and a client that takes
+   * nothing for 30 s is cut.
+   */
+  write(frames: readonly string[]): Promise<void>
   close(): void
 }
 
@@ -17,7 +22,7 @@ export interface EventStream {
  * Answers a request with a stream of events. The head goes out at once, and silence is broken by a comment at most
  * every 5 s. A comment is one line: a blank line after it would be an empty event to some clients.
  */
-export function openEventStream(ctx: RequestContext): EventStream {
+export function openEventStream(ctx: RequestContext, { openStreams }: ChannelContext): EventStream {
   const response = ctx.res
   const left = new AbortController()
   ctx.respond = false
@@ -30,8 +35,11 @@ export function openEventStream(ctx: RequestContext): EventStream {
   response.flushHeaders()
   response.socket?.setNoDelay(true)
   const heartbeat = setInterval(() => response.write(': \n'), heartbeatMs)
+  openStreams.inc()
   const leave = () => {
+    if (left.signal.aborted) return
     clearInterval(heartbeat)
+    openStreams.dec()
     left.abort()
   }
   response.once('close', leave)
@@ -40,16 +48,30 @@ export function openEventStream(ctx: RequestContext): EventStream {
   return {
     signal: left.signal,
     async write(frames) {
-      if (left.signal.aborted) return
       heartbeat.refresh()
-      if (response.write(frames)) return
-      const timer = setTimeout(() => response.destroy(), readTimeoutMs)
-      await once(response, 'drain', { signal: left.signal }).catch(() => {})
-      clearTimeout(timer)
+      for (const piece of pieces(frames)) {
+        if (left.signal.aborted) return
+        if (response.write(piece)) continue
+        const timer = setTimeout(() => response.destroy(), readTimeoutMs)
+        await once(response, 'drain', { signal: left.signal }).catch(() => {})
+        clearTimeout(timer)
+      }
     },
     close() {
       leave()
       response.end()
     },
   }
+}
+
+/** Frames joined to as few writes as the limit allows. */
+function* pieces(frames: readonly string[]): Generator<string> {
+  let piece = ''
+  for (const frame of frames) {
+    piece += frame
+    if (piece.length < maxQueued) continue
+    yield piece
+    piece = ''
+  }
+  if (piece !== '') yield piece
 }

@@ -1,3 +1,6 @@
+import { Audit } from './audit.ts'
+import type { Authenticate, AuthSpec } from './auth.ts'
+import { gatekeeper } from './auth.ts'
 import type { Bot } from './bot.ts'
 import type { ChannelContext } from './channel.ts'
 import type { Clock } from './clock.ts'
@@ -7,10 +10,10 @@ import { Dispatcher } from './dispatcher.ts'
 import { HubError } from './errors.ts'
 import type { Logger } from './log.ts'
 import { createLogger } from './log.ts'
-import type { MiddlewareSpec, PluginContext } from './plugin.ts'
+import { Metrics } from './metrics.ts'
+import type { MiddlewareContext, MiddlewareSpec, PluginContext } from './plugin.ts'
 import type { HubServer, Mounted } from './server.ts'
 import { startServer } from './server.ts'
-import type { Store } from './store.ts'
 import { Services, token } from './services.ts'
 import type { Middleware } from './turn.ts'
 import { compose } from './turn.ts'
@@ -29,7 +32,10 @@ export const fetchToken = token<typeof fetch>('fetch')
 export interface Hub extends AsyncDisposable {
   /** `http://127.0.0.1:9527` */
   readonly url: string
+  /** `http://127.0.0.1:9464/metrics`, when the config gives metrics a listener of their own. */
+  readonly metricsUrl: string | undefined
   readonly dispatcher: Dispatcher
+  readonly audit: Audit
   /** Name and door of each channel, for the lines at the start. */
   readonly doors: readonly { readonly channel: string; readonly door: string }[]
   /** Drains: new work is refused, live turns have `graceMs` (20 s) to end. Then everything is closed. */
@@ -76,12 +82,19 @@ async function build(config: CheckedConfig, folder: string, services: Services):
 
   const store = await config.store.create(config.store.options, contextFor('store'))
   services.defer(() => store.close())
+  const metrics = new Metrics(() => store.backlog())
+  const audit = new Audit(store, clock, logger)
+  services.defer(() => audit.flush())
+  const identify = gatekeeper(config.auth && (await Promise.all(config.auth.map(buildAuth))))
   const bots = new Map<string, Bot>()
   for (const [name, bot] of config.bots) {
-    bots.set(name, await buildBot(name, bot, config.use, store, services, contextFor(name)))
+    bots.set(
+      name,
+      await buildBot(name, bot, config.use, services, { ...contextFor(name), store, audit: audit.record }, metrics),
+    )
   }
 
-  const dispatcher = new Dispatcher({ bots, store, clock, logger })
+  const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics })
   const mounted: Mounted[] = []
   for (const [name, spec] of config.channels) {
     const { bots: offered, origins } = spec.options as { bots?: readonly string[]; origins?: readonly string[] }
@@ -89,19 +102,32 @@ async function build(config: CheckedConfig, folder: string, services: Services):
       ...contextFor(name),
       hub: dispatcher,
       offers: (bot) => offered?.includes(bot) ?? true,
+      openStreams: metrics.openStreams(name),
     }
     mounted.push({ name, channel: await spec.create(spec.options, context), origins })
   }
   checkRoutes(mounted)
 
   await dispatcher.recover()
-  const server = await startServer({ ...config.listen, channels: mounted, logger, ready: () => dispatcher.ready })
+  const server = await startServer({
+    ...config.listen,
+    channels: mounted,
+    identify,
+    open: config.auth === undefined,
+    metrics,
+    metricsListener: config.metrics,
+    audit,
+    logger,
+    ready: () => dispatcher.ready,
+  })
 
   let stopped: Promise<void> | undefined
   const stop = (graceMs = drainMs) => (stopped ??= stopAll(dispatcher, mounted, server, services, graceMs))
   return {
     url: server.url,
+    metricsUrl: server.metricsUrl,
     dispatcher,
+    audit,
     doors: mounted.map(({ name, channel }) => ({ channel: name, door: channel.door })),
     stop,
     [Symbol.asyncDispose]: () => stop(0),
@@ -125,25 +151,28 @@ async function buildBot(
   name: string,
   config: CheckedBot,
   outer: CheckedConfig['use'],
-  store: Store,
   services: Services,
-  context: PluginContext,
+  context: Omit<MiddlewareContext, 'bot'>,
+  metrics: Metrics,
 ): Promise<Bot> {
   const { provider: spec, profile, raw, queueLimit, answerWithinMs, deadlineMs } = config
   const provider = await spec.create(spec.options, context)
   services.defer(() => provider.close?.())
   const { manifest } = spec
-  const middleware: Middleware[] = []
+  const middleware = [metrics.watch(context.clock)]
   for (const each of [...outer, ...config.use]) {
     middleware.push(
       isSpec(each)
-        ? await each.create(each.options, { ...context, store, bot: { name, history: config.history, manifest } })
+        ? await each.create(each.options, { ...context, bot: { name, history: config.history, manifest } })
         : each,
     )
   }
   const respond = compose(middleware, (turn) => provider.respond(turn))
   return { name, profile, manifest, provider, respond, raw, queueLimit, answerWithinMs, deadlineMs }
 }
+
+const buildAuth = async (each: Checked<AuthSpec> | Authenticate): Promise<Authenticate> =>
+  typeof each === 'function' ? each : each.create(each.options, undefined)
 
 const isSpec = (each: Checked<MiddlewareSpec> | Middleware): each is Checked<MiddlewareSpec> =>
   typeof each !== 'function'

@@ -1,5 +1,6 @@
 import type { z } from 'zod'
 import type { ConversationRef, Json } from './message.ts'
+import type { Audit } from './audit.ts'
 import type { Principal } from './auth.ts'
 import type { Logger } from './log.ts'
 import type { Clock } from './clock.ts'
@@ -67,6 +68,8 @@ export interface PluginContext {
 }
 
 export interface MiddlewareContext extends PluginContext {
+  /** Writes to the audit log. */
+  readonly audit: Audit['record']
   readonly bot: { readonly name: string; readonly history: boolean; readonly manifest: ProviderManifest }
   readonly store: Pick<Store, 'history'>
 }

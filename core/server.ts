@@ -4,14 +4,13 @@ import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { Router } from '@koa/router'
 import Koa from 'koa'
-import { z } from 'zod'
-import type { Principal } from './auth.ts'
-import { localPrincipal } from './auth.ts'
-import { check } from './body.ts'
-import type { Channel, RequestContext, Route } from './channel.ts'
+import type { Audit } from './audit.ts'
+import type { Gatekeeper, Principal } from './auth.ts'
+import { hasCredential } from './auth.ts'
+import type { Channel, RequestContext, Route, Upgrade } from './channel.ts'
 import { asHubError, HubError } from './errors.ts'
 import type { Logger } from './log.ts'
-import { clientName } from './wire.ts'
+import type { Metrics } from './metrics.ts'
 
 /** A channel as it is mounted. */
 export interface Mounted {
@@ -26,6 +25,14 @@ export interface ServerOptions {
   readonly port: number
   readonly channels: readonly Mounted[]
   readonly logger: Logger
+  /** Says who asks. */
+  readonly identify: Gatekeeper
+  /** Whether everybody is let in, as the config has no `auth`. */
+  readonly open: boolean
+  readonly audit: Audit
+  readonly metrics: Metrics
+  /** Where metrics are served without a key; undefined: with everything else. */
+  readonly metricsListener: { readonly host: string; readonly port: number } | undefined
   /** For `GET /readyz`. */
   readonly ready: () => boolean
 }
@@ -33,6 +40,8 @@ export interface ServerOptions {
 export interface HubServer {
   /** `http://127.0.0.1:9527` */
   readonly url: string
+  /** Where metrics are, when they have a listener of their own. */
+  readonly metricsUrl?: string | undefined
   /** Takes no new connections, ends those that are idle, and the rest after `graceMs`. */
   close(graceMs: number): Promise<void>
 }
@@ -42,12 +51,11 @@ export async function startServer(options: ServerOptions): Promise<HubServer> {
   const app = new Koa()
   // Clients that leave mid-stream raise this; it is no error of ours.
   app.on('error', (error: unknown) => options.logger.debug({ err: error }, 'a connection ended badly'))
-  const router = mount(options.channels)
+  const router = mount(options)
   app.use(answerErrors(options.logger))
-  app.use(guardHost(options.host))
-  app.use(allowOrigins(router, options.channels))
+  if (options.open) app.use(guardHost(options.host))
+  app.use(allowOrigins(router, options))
   app.use(health(options))
-  app.use(identify)
   app.use(router.routes())
   app.use(router.allowedMethods())
 
@@ -59,14 +67,22 @@ export async function startServer(options: ServerOptions): Promise<HubServer> {
   )
   server.on('upgrade', (request, socket, head) => upgrade(options, request, socket, head))
   await listen(server, options)
-  const { address, port, family } = server.address() as AddressInfo
+  const metrics = await listenForMetrics(options)
   return {
-    url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`,
-    close: (graceMs) => closeServer(server, graceMs),
+    url: urlOf(server),
+    metricsUrl: metrics ? `${metrics.url}/metrics` : undefined,
+    async close(graceMs) {
+      await Promise.all([closeServer(server, graceMs), metrics?.close(graceMs)])
+    },
   }
 }
 
-function listen(server: Server, { host, port }: ServerOptions): Promise<void> {
+function urlOf(server: Server): string {
+  const { address, port, family } = server.address() as AddressInfo
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+}
+
+function listen(server: Server, { host, port }: { readonly host: string; readonly port: number }): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) =>
       reject(
@@ -91,19 +107,34 @@ async function closeServer(server: Server, graceMs: number): Promise<void> {
 }
 
 /** Puts the routes of all channels on one router; those that differ only in what they accept share a path. */
-function mount(channels: readonly Mounted[]): Router {
+function mount(options: ServerOptions): Router {
   const router = new Router()
   const shared = Map.groupBy(
-    channels.flatMap(({ channel }) => channel.routes ?? []),
+    options.channels.flatMap(({ channel }) => channel.routes ?? []),
     (route) => `${route.method} ${route.path}`,
   )
   for (const routes of shared.values()) {
     const { method, path } = routes[0]!
-    router.register(path, [method], async (ctx) => {
-      await choose(ctx as unknown as RequestContext, routes).handle(ctx as unknown as RequestContext)
+    router.register(path, [method], async (context) => {
+      const ctx = context as unknown as RequestContext
+      const route = choose(ctx, routes)
+      if (!route.anonymous) Object.assign(ctx, { principal: await letIn(options, ctx.req) })
+      await route.handle(ctx)
     })
   }
   return router
+}
+
+/** @throws HubError `unauthorized`; a wrong key is written down, a missing one is not */
+async function letIn({ identify, audit }: ServerOptions, request: IncomingMessage): Promise<Principal> {
+  try {
+    return await identify(request)
+  } catch (error) {
+    if (error instanceof HubError && error.code === 'unauthorized' && hasCredential(request)) {
+      audit.refused('wrong key or token', request.socket.remoteAddress ?? 'unknown')
+    }
+    throw error
+  }
 }
 
 function choose(ctx: RequestContext, routes: readonly Route[]): Route {
@@ -136,6 +167,7 @@ const answerErrors =
 
 function answerError(ctx: Koa.Context, error: HubError): void {
   ctx.status = error.failure.status
+  if (error.code === 'unauthorized') ctx.set('www-authenticate', 'Bearer')
   if (error.retryAfterMs !== undefined) ctx.set('retry-after', String(Math.ceil(error.retryAfterMs / 1000)))
   // What is left of the body is not waited for.
   if (!ctx.req.complete) ctx.set('connection', 'close')
@@ -159,16 +191,16 @@ function checkHost(request: IncomingMessage, own: string): void {
   if (!loopback.test(name) && name !== own && name !== `[${own}]`) throw new HubError('forbidden_host')
 }
 
-/** By default a page may call from loopback or from the hub's own address. */
-export function isAllowedOrigin(origin: string, host: string, allowed: readonly string[] | undefined): boolean {
+/** By default a page may call from the hub's own address, and without `auth` from loopback. */
+function isAllowedOrigin(origin: string, host: string, allowed: readonly string[] | undefined, open: boolean): boolean {
   if (allowed) return allowed.includes('*') || allowed.includes(origin)
   if (!URL.canParse(origin)) return false
   const url = new URL(origin)
-  return loopback.test(url.hostname) || url.host === host
+  return url.host === host || (open && loopback.test(url.hostname))
 }
 
 const allowOrigins =
-  (router: Router, channels: readonly Mounted[]): Koa.Middleware =>
+  (router: Router, { channels, open }: ServerOptions): Koa.Middleware =>
   async (ctx, next) => {
     const origin = ctx.get('origin')
     if (!origin) return next()
@@ -176,7 +208,7 @@ const allowOrigins =
     const method = ctx.method === 'OPTIONS' ? ctx.get('access-control-request-method') : ctx.method
     const paths = new Set(router.match(ctx.path, method).pathAndMethod.map((layer) => layer.path))
     const owner = channels.find(({ channel }) => channel.routes?.some((route) => paths.has(route.path)))
-    if (!owner || !isAllowedOrigin(origin, ctx.host, owner.origins)) return next()
+    if (!owner || !isAllowedOrigin(origin, ctx.host, owner.origins, open)) return next()
     ctx.set('access-control-allow-origin', origin)
     ctx.set('access-control-expose-headers', 'Location, Retry-After')
     if (ctx.method !== 'OPTIONS' || !method) return next()
@@ -186,49 +218,77 @@ const allowOrigins =
     ctx.status = 204
   }
 
-/** Who asks, and for whom: `?user=` or `X-Hub-User`, for a trusted key. */
-const identify: Koa.Middleware = (ctx, next) => {
-  Object.assign(ctx, { principal: principalOf(ctx.req) })
-  return next()
-}
-
-function principalOf(request: IncomingMessage): Principal {
-  const { searchParams } = new URL(request.url ?? '/', 'http://hub')
-  return localPrincipal(check(userName, searchParams.get('user') ?? request.headers['x-hub-user'] ?? ''))
-}
-
-const userName = z.union([z.literal('').transform(() => undefined), clientName])
-
-const health =
-  ({ ready }: ServerOptions): Koa.Middleware =>
-  async (ctx, next) => {
-    if (ctx.path !== '/healthz' && ctx.path !== '/readyz') return next()
+const health = (options: ServerOptions): Koa.Middleware => {
+  const answers: Readonly<Record<string, (ctx: Koa.Context) => void | Promise<void>>> = {
+    '/healthz': (ctx) => void (ctx.body = { status: 'ok' }),
+    '/readyz'(ctx) {
+      if (!options.ready()) throw new HubError('shutting_down')
+      ctx.body = { status: 'ok' }
+    },
+    ...(options.metricsListener
+      ? {}
+      : {
+          async '/metrics'(ctx) {
+            if (!(await letIn(options, ctx.req)).admin) throw new HubError('forbidden')
+            ctx.type = options.metrics.contentType
+            ctx.body = await options.metrics.text()
+          },
+        }),
+  }
+  return async (ctx, next) => {
+    const answer = Object.hasOwn(answers, ctx.path) ? answers[ctx.path] : undefined
+    if (!answer) return next()
     if (ctx.method !== 'GET' && ctx.method !== 'HEAD') {
       ctx.set('allow', 'GET, HEAD')
       throw new HubError('method_not_allowed')
     }
-    if (ctx.path === '/readyz' && !ready()) throw new HubError('shutting_down')
-    ctx.body = { status: 'ok' }
+    await answer(ctx)
   }
+}
+
+/** Metrics on an address of their own, so that a scraper needs no key and no way in for users. */
+async function listenForMetrics(options: ServerOptions): Promise<HubServer | undefined> {
+  const { metricsListener, metrics } = options
+  if (!metricsListener) return undefined
+  const server = createServer({ headersTimeout: 5000, requestTimeout: 10_000 }, (request, response) => {
+    if (request.url !== '/metrics') return void response.writeHead(404).end()
+    metrics.text().then(
+      (text) => response.writeHead(200, { 'content-type': metrics.contentType }).end(text),
+      (error: unknown) => {
+        options.logger.error({ err: error }, 'metrics could not be collected')
+        response.writeHead(500).end()
+      },
+    )
+  })
+  await listen(server, metricsListener)
+  return { url: urlOf(server), close: (graceMs) => closeServer(server, graceMs) }
+}
 
 function upgrade(options: ServerOptions, request: IncomingMessage, socket: Duplex, head: Buffer): void {
   socket.on('error', () => socket.destroy())
-  try {
-    checkHost(request, options.host)
-    const { pathname } = new URL(request.url ?? '/', 'http://hub')
-    for (const { channel, origins } of options.channels) {
-      const door = channel.upgrades?.find(({ path }) => path === pathname)
-      if (!door) continue
-      const { origin, host = '' } = request.headers
-      if (origin !== undefined && !isAllowedOrigin(origin, host, origins)) throw new HubError('forbidden_origin')
-      if (!options.ready()) throw new HubError('shutting_down', { retryAfterMs: 5000 })
-      door.handle(request, socket, head, principalOf(request))
-      return
+  enter(options, request).then(
+    ({ door, principal }) => door.handle(request, socket, head, principal),
+    (error: unknown) => refuseUpgrade(socket, asHubError(error)),
+  )
+}
+
+async function enter(
+  options: ServerOptions,
+  request: IncomingMessage,
+): Promise<{ readonly door: Upgrade; readonly principal: Principal }> {
+  if (options.open) checkHost(request, options.host)
+  const { pathname } = new URL(request.url ?? '/', 'http://hub')
+  for (const { channel, origins } of options.channels) {
+    const door = channel.upgrades?.find(({ path }) => path === pathname)
+    if (!door) continue
+    const { origin, host = '' } = request.headers
+    if (origin !== undefined && !isAllowedOrigin(origin, host, origins, options.open)) {
+      throw new HubError('forbidden_origin')
     }
-    throw new HubError('not_found')
-  } catch (error) {
-    refuseUpgrade(socket, asHubError(error))
+    if (!options.ready()) throw new HubError('shutting_down', { retryAfterMs: 5000 })
+    return { door, principal: await letIn(options, request) }
   }
+  throw new HubError('not_found')
 }
 
 function refuseUpgrade(socket: Duplex, error: HubError): void {

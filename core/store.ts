@@ -1,5 +1,7 @@
+import type { AuditEntry } from './audit.ts'
 import type { NumberedEvent, PublicError, TurnEvent, Usage } from './events.ts'
 import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject, Message } from './message.ts'
+import type { Backlog } from './metrics.ts'
 
 export type TurnStatus = 'queued' | 'running' | 'waiting' | 'completed' | 'failed' | 'cancelled' | 'interrupted'
 
@@ -32,7 +34,6 @@ export interface TurnRow extends Owner {
   readonly thread?: Json
   /** Since when it waits or until when an answer counts, ms since the epoch. */
   readonly expiresAt?: number
-  readonly result?: TurnResult
   readonly createdAt: number
 }
 
@@ -125,6 +126,11 @@ export interface RecordItem {
   readonly partial?: boolean
 }
 
+export interface AuditItem extends AuditEntry {
+  readonly id: string
+  readonly at: number
+}
+
 export interface Page<Item> {
   /** Oldest first. */
   readonly items: readonly Item[]
@@ -152,7 +158,9 @@ export interface Store {
     steps: readonly Append[],
   ): Promise<{ readonly refused: readonly string[]; readonly claimed: readonly TurnRow[] }>
   turn(id: string): Promise<TurnRow | undefined>
-  /** Events with `seq > after`, in order. */
+  /** What an ended turn came to. Apart from the turn, as it may be large and few ask for it. */
+  result(turn: string): Promise<TurnResult | undefined>
+  /** Events with `seq > after`, in order; at most `limit`, and fewer where they are large, but one at least. */
   read(turn: string, after: number, limit: number): Promise<readonly NumberedEvent[]>
   /** Takes over every turn that has not ended. */
   recover(): Promise<Recovered>
@@ -168,10 +176,16 @@ export interface Store {
    * the turn `before` when it is given.
    */
   history(conversation: string, limit: number, before?: string): Promise<readonly HistoryMessage[]>
+  /** How much waits, for metrics. */
+  backlog(): Promise<Backlog>
   /** The turns of a conversation that have not ended, oldest first. */
   liveTurns(conversation: string): Promise<readonly TurnRow[]>
   /** Deletes the conversation with its turns, logs, records, files and dedupe rows. */
   forget(conversation: string): Promise<void>
+  /** Adds to the audit table; `at` in ms since the epoch. */
+  audit(entry: AuditEntry, at: number): Promise<void>
+  /** The newest entries of the audit table, oldest first. */
+  audited(options: PageOptions): Promise<Page<AuditItem>>
   addFile(file: StoredFile, at: number): Promise<void>
   files(conversation: string, ids: readonly string[]): Promise<readonly FileRef[]>
   close(): Promise<void>

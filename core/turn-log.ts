@@ -34,6 +34,8 @@ interface Batch {
 export interface TurnLogOptions {
   /** Turns that left the queue in a commit: they are `running` and nobody runs them yet. */
   onClaimed(turns: readonly TurnRow[]): void
+  /** A commit took this long, in ms. */
+  onCommit(durationMs: number): void
   /** A turn that another writer has taken over or ended: its writer here has to stop. */
   onRefused(turn: string): void
 }
@@ -166,7 +168,9 @@ export class TurnLog {
     this.#committing = batch.done.promise
     await before.catch(() => {})
     try {
+      const from = performance.now()
       const { refused, claimed } = await this.#store.append(steps)
+      this.#options.onCommit(performance.now() - from)
       for (const step of steps) {
         if (refused.includes(step.turn)) this.#options.onRefused(step.turn)
         else this.#publish(step)

@@ -10,6 +10,8 @@ export interface Turn {
   readonly principal: Principal
   readonly conversation: ConversationRef
   readonly message: Message
+  /** When its message was accepted, ms since the epoch. */
+  readonly acceptedAt: number
   /** Earlier messages, oldest first; empty until the `history` middleware fills it. */
   readonly history: readonly HistoryMessage[]
   /** 1 for the first try; counted by the `retry` middleware. */

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { PublicError, ToolCall, Usage } from './events.ts'
 
-import type { BotMessage, TurnRow, TurnStatus } from './store.ts'
+import type { BotMessage, TurnResult, TurnRow, TurnStatus } from './store.ts'
 import type { Transcript } from './transcript.ts'
 
 /** The hub's own surface under `/api/v1`: what its clients send, and the turn object they get. */
@@ -63,10 +63,10 @@ export interface TurnObject {
   readonly error?: PublicError
 }
 
-/** `transcript` is needed for a turn that has not ended. */
-export function toTurnObject(turn: TurnRow, transcript: Transcript | undefined): TurnObject {
-  const { text, messages, usage, error } = turn.result ?? { ...transcript!.result, error: undefined }
-  const pending = turn.status === 'waiting' ? transcript?.pending : undefined
+/** `said` is the result of a turn that has ended, else its transcript. */
+export function toTurnObject(turn: TurnRow, said: TurnResult | Transcript): TurnObject {
+  const { text, messages, usage, error } = 'result' in said ? { ...said.result, error: undefined } : said
+  const pending = turn.status === 'waiting' && 'pending' in said ? said.pending : undefined
   return {
     turn: turn.id,
     status: turn.status,

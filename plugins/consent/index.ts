@@ -14,22 +14,28 @@ export const consent = defineMiddleware({
     allow: z.array(z.string().min(1)).default([]).describe('Tools that are allowed without asking, shown as such.'),
     bypass: z.array(z.string().min(1)).default([]).describe('Tools that never ask; `*` is all of them.'),
   }),
-  create: ({ allow, bypass }, { bot, logger }) => {
-    const audit = (turn: Turn, call: ToolCall, what: string) =>
-      logger.info({ audit: true, turn: turn.id, bot: bot.name, tool: call.tool, call: call.call, by: 'policy' }, what)
+  create: ({ allow, bypass }, { bot, audit }) => {
+    const record = (turn: Turn, what: 'consent allowed' | 'consent bypassed', call?: ToolCall) =>
+      audit({
+        what,
+        by: 'policy',
+        bot: bot.name,
+        turn: turn.id,
+        ...(call ? { details: { tool: call.tool, call: call.call } } : {}),
+      })
+    const recordFree = (turn: Turn, call: ToolCall) =>
+      record(turn, names(bypass, call.tool) ? 'consent bypassed' : 'consent allowed', call)
     const isFree = (call: PendingCall) => call.alreadyAllowed || names(allow, call.tool) || names(bypass, call.tool)
 
     return async function* (turn, next): AsyncGenerator<HubEvent> {
       const bypassConsent = turn.bypassConsent || bypass.includes('*')
-      if (bypassConsent && !turn.bypassConsent) {
-        logger.info({ audit: true, turn: turn.id, bot: bot.name, by: 'policy' }, 'consent bypassed')
-      }
+      if (bypassConsent && !turn.bypassConsent) record(turn, 'consent bypassed')
       let current: Turn = {
         ...turn,
         bypassConsent,
         asksConsent(call) {
           const free = bypassConsent || names(allow, call.tool) || names(bypass, call.tool)
-          if (free) audit(turn, call, names(bypass, call.tool) ? 'consent bypassed' : 'consent allowed')
+          if (free) recordFree(turn, call)
           return !free
         },
       }
@@ -45,7 +51,7 @@ export const consent = defineMiddleware({
             continue
           }
           const free = event.calls.filter(isFree)
-          for (const call of free) audit(turn, call, names(bypass, call.tool) ? 'consent bypassed' : 'consent allowed')
+          for (const call of free) recordFree(turn, call)
           if (free.length === event.calls.length) settled = event.calls
           if (event.calls.every((call) => names(bypass, call.tool))) continue
           yield event

@@ -74,4 +74,15 @@ export const migrations: readonly string[] = [
   ) WITHOUT ROWID;
   CREATE INDEX files_by_conversation ON files (conversation);
   `,
+  `
+  CREATE TABLE audit (
+    number INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    by TEXT NOT NULL,
+    bot TEXT,
+    turn TEXT,
+    details TEXT
+  );
+  `,
 ]

@@ -1,10 +1,13 @@
 import type Database from 'better-sqlite3'
+import type { AuditEntry } from '../../core/audit.ts'
 import type { NumberedEvent } from '../../core/events.ts'
-import type { ConversationRef, FileRef, HistoryMessage, Json, Message } from '../../core/message.ts'
+import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject, Message } from '../../core/message.ts'
+import type { Backlog } from '../../core/metrics.ts'
 import type {
   AcceptInput,
   AcceptResult,
   Append,
+  AuditItem,
   ConversationItem,
   Owner,
   Page,
@@ -18,6 +21,9 @@ import type {
   TurnStatus,
 } from '../../core/store.ts'
 import { isEnded, startedEvent } from '../../core/store.ts'
+
+/** Events are read in pages of about this size, in characters, however many are asked for. */
+const maxPageLength = 262_144
 
 interface ConversationColumns {
   readonly id: string
@@ -43,11 +49,12 @@ interface TurnColumns extends Omit<ConversationColumns, 'id'> {
   readonly seq: number
   readonly cursor: string | null
   readonly expires_at: number | null
-  readonly result: string | null
   readonly created_at: number
 }
 
-const turnColumns = `turns.*, c.bot, c.key, c.user, c.name, c.thread
+const turnColumns = `turns.number, turns.id, turns.conversation, turns.message_id, turns.message, turns.fingerprint,
+  turns.channel, turns.debug, turns.bypass, turns.status, turns.epoch, turns.seq, turns.cursor, turns.expires_at,
+  turns.created_at, c.bot, c.key, c.user, c.name, c.thread
   FROM turns JOIN conversations c ON c.id = turns.conversation`
 
 /** The store on an open database. Every method is one transaction; better-sqlite3 is synchronous inside it. */
@@ -238,13 +245,23 @@ export class SqliteStore implements Store {
     return row && toTurn(row)
   }
 
+  async result(turn: string): Promise<TurnResult | undefined> {
+    const row = this.#get<{ result: string | null }>('SELECT result FROM turns WHERE id = ?', turn)
+    return row?.result ? (JSON.parse(row.result) as TurnResult) : undefined
+  }
+
   async read(turn: string, after: number, limit: number): Promise<readonly NumberedEvent[]> {
-    return this.#all<{ body: string }>(
+    const rows = this.#prepare(
       `SELECT body FROM events WHERE turn = (SELECT number FROM turns WHERE id = ?) AND seq > ? ORDER BY seq LIMIT ?`,
-      turn,
-      after,
-      limit,
-    ).map((row) => JSON.parse(row.body) as NumberedEvent)
+    ).iterate(turn, after, limit) as IterableIterator<{ body: string }>
+    const events: NumberedEvent[] = []
+    let length = 0
+    for (const { body } of rows) {
+      events.push(JSON.parse(body) as NumberedEvent)
+      length += body.length
+      if (length >= maxPageLength) break
+    }
+    return events
   }
 
   async recover(): Promise<Recovered> {
@@ -352,6 +369,13 @@ export class SqliteStore implements Store {
     ).toReversed()
   }
 
+  async backlog(): Promise<Backlog> {
+    const { queued } = this.#get<{ queued: number }>(
+      `SELECT COUNT(*) AS queued FROM turns WHERE ended_at IS NULL AND status = 'queued'`,
+    )!
+    return { queued, outbox: 0 }
+  }
+
   async liveTurns(conversation: string): Promise<readonly TurnRow[]> {
     return this.#liveTurns(conversation)
   }
@@ -365,6 +389,38 @@ export class SqliteStore implements Store {
 
   async forget(conversation: string): Promise<void> {
     this.#run('DELETE FROM conversations WHERE id = ?', conversation)
+  }
+
+  async audit({ what, by, bot, turn, details }: AuditEntry, at: number): Promise<void> {
+    this.#run(
+      'INSERT INTO audit (at, what, by, bot, turn, details) VALUES (?, ?, ?, ?, ?, ?)',
+      at,
+      what,
+      by,
+      bot ?? null,
+      turn ?? null,
+      details ? JSON.stringify(details) : null,
+    )
+  }
+
+  async audited({ before, limit }: PageOptions): Promise<Page<AuditItem>> {
+    const rows = this.#all<{ number: number; at: number; details: string | null } & Omit<AuditEntry, 'details'>>(
+      'SELECT * FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?',
+      before === undefined ? Number.MAX_SAFE_INTEGER : Number(before),
+      limit + 1,
+    )
+    return toPage(
+      rows,
+      limit,
+      (row) => String(row.number),
+      ({ number, details, bot, turn, ...row }) => ({
+        id: String(number),
+        ...row,
+        ...(bot ? { bot } : {}),
+        ...(turn ? { turn } : {}),
+        ...(details ? { details: JSON.parse(details) as JsonObject } : {}),
+      }),
+    )
   }
 
   async addFile(file: StoredFile, at: number): Promise<void> {
@@ -433,7 +489,6 @@ const toTurn = (row: TurnColumns): TurnRow => ({
   ...(row.cursor === null ? {} : { cursor: JSON.parse(row.cursor) as Json }),
   ...(row.thread === null ? {} : { thread: JSON.parse(row.thread) as Json }),
   ...(row.expires_at === null ? {} : { expiresAt: row.expires_at }),
-  ...(row.result === null ? {} : { result: JSON.parse(row.result) as TurnResult }),
   createdAt: row.created_at,
 })
 

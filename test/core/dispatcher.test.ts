@@ -103,7 +103,7 @@ describe('a turn', () => {
       throw new Error('x')
     })
     await using hub = await startHub({ bots: { bot: { provider: bot, profile: { language: 'zh-Hant' } } } })
-    expect((await hub.ask('bot', 'x')).error?.message).toBe('機器人發生錯誤,請再試一次。')
+    expect((await hub.ask('bot', 'x')).error?.message).toBe('機器人發生錯誤，請再試一次。')
   })
 
   it('ends at its deadline, with the bot told to stop', async () => {

@@ -12,6 +12,7 @@ export const turnOf = (text: string, changes: Partial<Turn> = {}): Turn => ({
   principal: localPrincipal('ada'),
   conversation: { id: 'conv_1', name: '1' },
   message: { id: `m-${crypto.randomUUID()}`, text, files: [] },
+  acceptedAt: Date.now(),
   history: [],
   attempt: 1,
   debug: false,

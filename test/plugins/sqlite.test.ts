@@ -126,7 +126,8 @@ describe('appending', () => {
     const { refused, claimed } = await store.append([end(first)])
     expect(refused).toEqual([])
     expect(claimed).toMatchObject([{ id: second.id, status: 'running' }])
-    expect(await store.turn(first.id)).toMatchObject({ status: 'completed', seq: 2, result: { text: 'answer' } })
+    expect(await store.turn(first.id)).toMatchObject({ status: 'completed', seq: 2 })
+    expect(await store.result(first.id)).toMatchObject({ text: 'answer', messages: [{ id: 'm' }] })
     expect(
       (await store.records(first.conversation.id, { limit: 10 })).items.map(({ role, turn }) => [role, turn]),
     ).toEqual([
