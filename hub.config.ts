@@ -1,4 +1,4 @@
-import { asgard, consent, coze, defineConfig, demoBot, local, rest, sse, tool, websocket } from 'bothub'
+import { asgard, consent, coze, defineConfig, demoBot, local, rest, sse, tool, webhook, websocket } from 'bothub'
 import { z } from 'zod'
 
 // Three bots that need no account, key or network: one that runs in the hub, and two that go through the real Asgard
@@ -41,5 +41,6 @@ export default defineConfig({
     rest: rest(),
     sse: sse(),
     websocket: websocket({ bot: 'main' }),
+    webhook: webhook({ bot: 'main' }),
   },
 })

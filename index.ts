@@ -48,6 +48,7 @@ export { sqlite } from './plugins/sqlite/index.ts'
 
 export { rest } from './channels/rest.ts'
 export { sse } from './channels/sse.ts'
+export { webhook } from './channels/webhook/index.ts'
 export { websocket } from './channels/websocket.ts'
 
 export type { Authenticate, Caller, Principal } from './core/auth.ts'

@@ -17,6 +17,8 @@ const maxFrameBytes = 1_048_576
 /** A client that leaves this much unread is cut. */
 const maxQueuedBytes = 1_048_576
 const sendTimeoutMs = 30_000
+/** About how much of a turn is handed to the network at once, in characters. */
+const maxSendLength = 65_536
 const pingMs = 25_000
 
 /**
@@ -207,16 +209,29 @@ class Connection {
     return this.#send([{ type: 'error', ...error.public(), ...echo, ...(turn === undefined ? {} : { turn }) }])
   }
 
-  /** Resolves when the last frame has been handed to the network. */
+  /** Resolves when the last frame has been handed to the network; what is handed over at once stays small. */
   async #send(frames: readonly Readonly<Record<string, unknown>>[]): Promise<void> {
+    let ready: string[] = []
+    let length = 0
+    for (const [index, frame] of frames.entries()) {
+      const text = JSON.stringify(frame)
+      ready.push(text)
+      length += text.length
+      if (length < maxSendLength && index < frames.length - 1) continue
+      await this.#hand(ready)
+      ready = []
+      length = 0
+    }
+  }
+
+  async #hand(frames: readonly string[]): Promise<void> {
     if (this.#socket.readyState !== this.#socket.OPEN) return
     if (this.#socket.bufferedAmount > maxQueuedBytes) return this.#socket.terminate()
     const timer = setTimeout(() => this.#socket.terminate(), sendTimeoutMs)
     await new Promise<void>((resolve) => {
-      frames.forEach((frame, index) => {
-        const isLast = index === frames.length - 1
-        this.#socket.send(JSON.stringify(frame), isLast ? () => resolve() : () => {})
-      })
+      frames.forEach((frame, index) =>
+        this.#socket.send(frame, index === frames.length - 1 ? () => resolve() : () => {}),
+      )
     })
     clearTimeout(timer)
   }

@@ -187,6 +187,18 @@ export const gatekeeper =
     throw new HubError('unauthorized')
   }
 
+/** The principal that somebody with an API key of that name would be. */
+export function principalOfKey(
+  auth: readonly { readonly options: unknown }[] | undefined,
+  name: string | undefined,
+): Principal {
+  if (!auth) return localPrincipal()
+  const spec = auth.map(({ options }) => options as z.output<typeof apiKeyOptions>).find((key) => key.name === name)
+  if (!spec) throw new HubError('internal', { message: `There is no API key called "${name}".` })
+  const { key: _, name: key, ...granted } = spec
+  return toPrincipal({ key, ...granted })
+}
+
 export type Gatekeeper = ReturnType<typeof gatekeeper>
 
 /** Whether the request carries something that could have been meant as a key. */

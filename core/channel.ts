@@ -2,9 +2,11 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { ParameterizedContext } from 'koa'
 import { z } from 'zod'
+import type { Audit } from './audit.ts'
 import type { Principal } from './auth.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { PluginContext } from './plugin.ts'
+import type { Delivery } from './store.ts'
 
 /** One request to a route, with who asks and the parameters of its path. */
 export interface RequestContext extends ParameterizedContext {
@@ -34,11 +36,18 @@ export interface Channel {
   readonly upgrades?: readonly Upgrade[]
   /** Method or scheme and path of its main door, for the line at the start: `POST /api/v1/bots/{bot}/messages`. */
   readonly door: string
+  /** Lines for a person at the start, such as a secret that is shown once. */
+  readonly notices?: readonly string[]
+  /** Brings its client what the outbox holds for it; throws to be called again later, under the same `id`. */
+  deliver?(delivery: Delivery, signal: AbortSignal): Promise<void>
   /** Stops what keeps its clients attached, when the hub stops. */
   close?(): void | Promise<void>
 }
 
 export interface ChannelContext extends PluginContext {
+  /** The principal of an API key of the config, for channels that check their senders themselves. */
+  readonly actAs: (key: string | undefined) => Principal
+  readonly audit: Audit
   readonly hub: Dispatcher
   /** Whether the channel's `bots` option lets clients in to this bot; all bots by default. */
   readonly offers: (bot: string) => boolean

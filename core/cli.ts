@@ -54,7 +54,7 @@ interface StartOptions {
 async function start(options: StartOptions): Promise<void> {
   const path = resolve(options.config)
   const host = options.host ?? process.env['HUB_HOST']
-  const port = options.port ?? (process.env['HUB_PORT'] ? portNumber(process.env['HUB_PORT']) : undefined)
+  const port = options.port ?? portFromEnvironment()
   const config = checkConfig(await loadConfig(path), {
     ...(host ? { host } : {}),
     ...(port === undefined ? {} : { port }),
@@ -96,7 +96,7 @@ function greeting(hub: Hub, config: CheckedConfig): string {
   })
   const [bot] = config.bots.keys()
   return `bothub listens on ${hub.url} with ${config.bots.size} bot${config.bots.size === 1 ? '' : 's'}: ${[...config.bots.keys()].join(', ')}
-${doors.join('')}${hub.metricsUrl ? `  ${'metrics'.padEnd(width)}  GET ${hub.metricsUrl}\n` : ''}
+${doors.join('')}${hub.metricsUrl ? `  ${'metrics'.padEnd(width)}  GET ${hub.metricsUrl}\n` : ''}${hub.notices.map((notice) => `  ${notice}\n`).join('')}
 Try it:
   curl -N ${hub.url}/api/v1/bots/${bot}/messages -H 'content-type: application/json' -H 'accept: text/event-stream' -d '{"text":"hello"}'
 
@@ -140,6 +140,19 @@ async function simulate(
   process.stdout.write(
     `The ${vendor} simulator listens on ${running.url}\n${running.hints.map((hint) => `  ${hint}\n`).join('')}`,
   )
+}
+
+function portFromEnvironment(): number | undefined {
+  const { HUB_PORT } = process.env
+  if (!HUB_PORT) return undefined
+  try {
+    return portNumber(HUB_PORT)
+  } catch (error) {
+    throw new HubError('config_invalid', {
+      message: 'HUB_PORT is not a port. Set it to a number from 0 to 65535.',
+      cause: error,
+    })
+  }
 }
 
 function portNumber(text: string): number {

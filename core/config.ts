@@ -156,6 +156,7 @@ export function checkConfig(config: unknown, changes: { host?: string; port?: nu
   for (const [name, spec] of Object.entries(top.channels)) {
     const channel = checkPlugin(spec, `channels.${name}`, problems)
     checkBotNames(channel?.options, `channels.${name}`, Object.keys(top.bots), problems)
+    checkKeyName(channel?.options, `channels.${name}`, top.auth, problems)
     if (channel) channels.set(name, channel)
   }
   const auth = checkAuth(top.auth, Object.keys(top.bots), problems)
@@ -251,6 +252,25 @@ function checkAuth(
 }
 
 const isLoopback = (host: string): boolean => /^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host)
+
+/** A channel that checks its senders itself acts as one of the keys. */
+function checkKeyName(
+  options: unknown,
+  place: string,
+  auth: Authenticate | readonly (AuthSpec | Authenticate)[] | undefined,
+  problems: Problem[],
+): void {
+  if (!auth || typeof options !== 'object' || options === null || !('as' in options)) return
+  const keys = (typeof auth === 'function' ? [] : auth).flatMap((each) =>
+    typeof each !== 'function' && each.name === 'apiKey' ? [(each.options as { readonly name: string }).name] : [],
+  )
+  const { as } = options
+  if (typeof as !== 'string') {
+    problems.push(`${place}: say which API key it acts as, for example as: ${JSON.stringify(keys[0] ?? 'crm')}`)
+  } else if (!keys.includes(as)) {
+    problems.push(`${place}: there is no API key called ${JSON.stringify(as)}${didYouMean(as, keys)}`)
+  }
+}
 
 function checkListen(host: string, problems: Problem[]): void {
   if (isLoopback(host)) return

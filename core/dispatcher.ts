@@ -12,7 +12,17 @@ import type { Logger } from './log.ts'
 import type { ConversationRef, FileRef, JsonObject, Message } from './message.ts'
 import type { Metrics } from './metrics.ts'
 import type { Thread, Upload } from './plugin.ts'
-import type { ConversationItem, Owner, Page, PageOptions, RecordItem, Store, TurnRow, TurnStatus } from './store.ts'
+import type {
+  AcceptInput,
+  ConversationItem,
+  Owner,
+  Page,
+  PageOptions,
+  RecordItem,
+  Store,
+  TurnRow,
+  TurnStatus,
+} from './store.ts'
 import { isEnded } from './store.ts'
 import { Transcript } from './transcript.ts'
 import { TurnLog } from './turn-log.ts'
@@ -38,6 +48,10 @@ export interface Inbound {
   readonly payload?: JsonObject | undefined
   readonly debug?: boolean | undefined
   readonly bypassConsent?: boolean | undefined
+  /** The channel is owed the turn's end, and delivers it from the outbox. */
+  readonly owed?: boolean
+  /** A message that cannot run now is taken all the same, and its turn fails at once. */
+  readonly acceptAnyway?: boolean
 }
 
 export interface DispatcherOptions {
@@ -47,6 +61,8 @@ export interface DispatcherOptions {
   readonly logger: Logger
   readonly audit: Audit
   readonly metrics: Metrics
+  /** Called when something is owed to a channel. */
+  readonly onOwed: () => void
 }
 
 /** A turn that is being answered by this process. */
@@ -77,21 +93,24 @@ export class Dispatcher {
   readonly #logger: Logger
   readonly #audit: Audit
   readonly #metrics: Metrics
+  readonly #onOwed: () => void
   readonly #log: TurnLog
   readonly #runs = new Map<string, Run>()
   readonly #expiries = new Map<string, NodeJS.Timeout>()
   readonly #locks = new Map<string, Promise<unknown>>()
   #draining = false
 
-  constructor({ bots, store, clock, logger, audit, metrics }: DispatcherOptions) {
+  constructor({ bots, store, clock, logger, audit, metrics, onOwed }: DispatcherOptions) {
     this.#bots = bots
     this.#store = store
     this.#clock = clock
     this.#logger = logger
     this.#audit = audit
     this.#metrics = metrics
+    this.#onOwed = onOwed
     this.#log = new TurnLog(store, clock, {
       onCommit: (durationMs) => metrics.commit(durationMs),
+      onOwed,
       onClaimed: (turns) => turns.forEach((turn) => this.#start(turn)),
       onRefused: (turn) =>
         this.#runs.get(turn)?.abort.abort(new HubError('internal', { message: 'Another hub took this turn over.' })),
@@ -135,7 +154,10 @@ export class Dispatcher {
       bypassConsent: inbound.bypassConsent ?? false,
       at: this.#clock.now(),
       queueLimit: bot.queueLimit,
+      ...(inbound.owed ? { owedTo: inbound.channel } : {}),
+      ...(inbound.acceptAnyway ? { refusal: refusalOf(bot) } : {}),
     })
+    if (inbound.owed) this.#onOwed()
     switch (result.outcome) {
       case 'created':
         if (result.turn.bypassConsent) this.#audited('consent bypassed', result.turn, principal)
@@ -592,6 +614,16 @@ export class Dispatcher {
   #audited(what: AuditEntry['what'], turn: TurnRow, principal: Principal, details?: JsonObject): void {
     this.#audit.record({ what, by: principal.key, bot: turn.bot, turn: turn.id, ...(details ? { details } : {}) })
   }
+}
+
+/** How turns end that were taken though they could not run. */
+function refusalOf({ profile }: Bot): NonNullable<AcceptInput['refusal']> {
+  const result = (code: 'turn_waiting' | 'queue_full') => ({
+    text: '',
+    messages: [],
+    error: new HubError(code).public(profile.language),
+  })
+  return { waiting: result('turn_waiting'), queueFull: result('queue_full') }
 }
 
 const ownerOf = (bot: Bot, principal: Principal): Owner => ({

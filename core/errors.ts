@@ -39,6 +39,7 @@ export const failures = {
     retryable: false,
     en: 'Send a key of this hub: `Authorization: Bearer KEY` or `X-API-Key: KEY`.',
   },
+  bad_signature: { status: 401, retryable: false, en: 'The signature of this webhook cannot be trusted.' },
   forbidden: { status: 403, retryable: false, en: 'This key may not do that; it needs one with `admin: true`.' },
   forbidden_host: {
     status: 403,

@@ -1,6 +1,6 @@
 import { Audit } from './audit.ts'
 import type { Authenticate, AuthSpec } from './auth.ts'
-import { gatekeeper } from './auth.ts'
+import { gatekeeper, principalOfKey } from './auth.ts'
 import type { Bot } from './bot.ts'
 import type { ChannelContext } from './channel.ts'
 import type { Clock } from './clock.ts'
@@ -11,6 +11,7 @@ import { HubError } from './errors.ts'
 import type { Logger } from './log.ts'
 import { createLogger } from './log.ts'
 import { Metrics } from './metrics.ts'
+import { Outbox } from './outbox.ts'
 import type { MiddlewareContext, MiddlewareSpec, PluginContext } from './plugin.ts'
 import type { HubServer, Mounted } from './server.ts'
 import { startServer } from './server.ts'
@@ -38,6 +39,8 @@ export interface Hub extends AsyncDisposable {
   readonly audit: Audit
   /** Name and door of each channel, for the lines at the start. */
   readonly doors: readonly { readonly channel: string; readonly door: string }[]
+  /** What channels have to say to a person, such as a secret that is shown once. */
+  readonly notices: readonly string[]
   /** Drains: new work is refused, live turns have `graceMs` (20 s) to end. Then everything is closed. */
   stop(graceMs?: number): Promise<void>
 }
@@ -94,8 +97,9 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     )
   }
 
-  const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics })
   const mounted: Mounted[] = []
+  const outbox = new Outbox({ store, clock, logger, deliverer: (name) => delivererOf(mounted, name) })
+  const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics, onOwed: () => outbox.wake() })
   for (const [name, spec] of config.channels) {
     const { bots: offered, origins } = spec.options as { bots?: readonly string[]; origins?: readonly string[] }
     const context: ChannelContext = {
@@ -103,6 +107,12 @@ async function build(config: CheckedConfig, folder: string, services: Services):
       hub: dispatcher,
       offers: (bot) => offered?.includes(bot) ?? true,
       openStreams: metrics.openStreams(name),
+      audit,
+      actAs: (key) =>
+        principalOfKey(
+          config.auth?.filter((each) => typeof each !== 'function'),
+          key,
+        ),
     }
     mounted.push({ name, channel: await spec.create(spec.options, context), origins })
   }
@@ -121,30 +131,41 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     ready: () => dispatcher.ready,
   })
 
+  outbox.wake()
+
   let stopped: Promise<void> | undefined
-  const stop = (graceMs = drainMs) => (stopped ??= stopAll(dispatcher, mounted, server, services, graceMs))
+  const stop = (graceMs = drainMs) => (stopped ??= stopAll({ dispatcher, outbox, mounted, server, services }, graceMs))
   return {
     url: server.url,
     metricsUrl: server.metricsUrl,
     dispatcher,
     audit,
     doors: mounted.map(({ name, channel }) => ({ channel: name, door: channel.door })),
+    notices: mounted.flatMap(({ channel }) => channel.notices ?? []),
     stop,
     [Symbol.asyncDispose]: () => stop(0),
   }
 }
 
-async function stopAll(
-  dispatcher: Dispatcher,
-  channels: readonly Mounted[],
-  server: HubServer,
-  services: Services,
-  graceMs: number,
-): Promise<void> {
+interface Running {
+  readonly dispatcher: Dispatcher
+  readonly outbox: Outbox
+  readonly mounted: readonly Mounted[]
+  readonly server: HubServer
+  readonly services: Services
+}
+
+async function stopAll({ dispatcher, outbox, mounted, server, services }: Running, graceMs: number): Promise<void> {
   await dispatcher.drain(graceMs)
-  await Promise.all(channels.map(async ({ channel }) => channel.close?.()))
+  await outbox.stop(Math.min(graceMs, closeMs))
+  await Promise.all(mounted.map(async ({ channel }) => channel.close?.()))
   await server.close(Math.min(graceMs, closeMs))
   await services[Symbol.asyncDispose]()
+}
+
+function delivererOf(mounted: readonly Mounted[], name: string) {
+  const channel = mounted.find((each) => each.name === name)?.channel
+  return channel?.deliver?.bind(channel)
 }
 
 async function buildBot(

@@ -68,7 +68,30 @@ export interface AcceptInput extends Owner {
   readonly at: number
   /** How many turns may wait behind the live one of a conversation. */
   readonly queueLimit: number
+  /** A channel that is owed the turn's end: a delivery is written in the commit that ends or parks it. */
+  readonly owedTo?: string
+  /** Takes the message even if it cannot run now: its turn ends at once with this result. */
+  readonly refusal?: { readonly waiting: TurnResult; readonly queueFull: TurnResult }
 }
+
+/** One thing that a channel owes its client. */
+export interface Delivery {
+  /** Stable over all tries. */
+  readonly id: string
+  /** The channel's name in the config. */
+  readonly channel: string
+  readonly turn: string
+  /** The event it tells of, such as `turn.completed`. */
+  readonly type: string
+  /** When that happened, ms since the epoch. */
+  readonly at: number
+  /** How often it was tried before. */
+  readonly attempts: number
+}
+
+export type DeliveryState =
+  | { readonly state: 'delivered' | 'failed' }
+  | { readonly state: 'pending'; readonly retryAt: number }
 
 export type AcceptResult =
   /** `turn.status` is `running` when nothing else of the conversation lives, else `queued`. */
@@ -108,6 +131,12 @@ export const startedEvent = (turn: TurnRow): Extract<TurnEvent, { type: 'turn.st
   conversation: turn.conversation.name,
   message: turn.message.id,
 })
+
+export interface Appended {
+  readonly refused: readonly string[]
+  readonly claimed: readonly TurnRow[]
+  readonly deliveries: number
+}
 
 export interface ConversationItem {
   readonly id: string
@@ -152,11 +181,9 @@ export interface Store {
   /**
    * Appends to many turns in one commit. A step with an old epoch, or for a turn that has ended, is not written:
    * its turn is in `refused`. When a turn ends, the next queued one of its conversation becomes `running`: it is in
-   * `claimed`.
+   * `claimed`. When a turn ends or parks, what is owed for it is written too: their number is `deliveries`.
    */
-  append(
-    steps: readonly Append[],
-  ): Promise<{ readonly refused: readonly string[]; readonly claimed: readonly TurnRow[] }>
+  append(steps: readonly Append[]): Promise<Appended>
   turn(id: string): Promise<TurnRow | undefined>
   /** What an ended turn came to. Apart from the turn, as it may be large and few ask for it. */
   result(turn: string): Promise<TurnResult | undefined>
@@ -186,6 +213,12 @@ export interface Store {
   audit(entry: AuditEntry, at: number): Promise<void>
   /** The newest entries of the audit table, oldest first. */
   audited(options: PageOptions): Promise<Page<AuditItem>>
+  /** Deliveries whose time has come, those of `underWay` left out, and when the next one's comes. */
+  dueDeliveries(
+    now: number,
+    underWay: readonly string[],
+  ): Promise<{ readonly due: readonly Delivery[]; readonly nextAt?: number }>
+  settleDelivery(id: string, state: DeliveryState): Promise<void>
   addFile(file: StoredFile, at: number): Promise<void>
   files(conversation: string, ids: readonly string[]): Promise<readonly FileRef[]>
   close(): Promise<void>

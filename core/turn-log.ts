@@ -33,11 +33,13 @@ interface Batch {
 
 export interface TurnLogOptions {
   /** Turns that left the queue in a commit: they are `running` and nobody runs them yet. */
-  onClaimed(turns: readonly TurnRow[]): void
+  readonly onClaimed: (turns: readonly TurnRow[]) => void
+  /** Something is owed to a channel since the last commit. */
+  readonly onOwed: () => void
   /** A commit took this long, in ms. */
-  onCommit(durationMs: number): void
+  readonly onCommit: (durationMs: number) => void
   /** A turn that another writer has taken over or ended: its writer here has to stop. */
-  onRefused(turn: string): void
+  readonly onRefused: (turn: string) => void
 }
 
 /**
@@ -169,7 +171,7 @@ export class TurnLog {
     await before.catch(() => {})
     try {
       const from = performance.now()
-      const { refused, claimed } = await this.#store.append(steps)
+      const { refused, claimed, deliveries } = await this.#store.append(steps)
       this.#options.onCommit(performance.now() - from)
       for (const step of steps) {
         if (refused.includes(step.turn)) this.#options.onRefused(step.turn)
@@ -177,6 +179,7 @@ export class TurnLog {
       }
       batch.done.resolve()
       this.#options.onClaimed(claimed)
+      if (deliveries > 0) this.#options.onOwed()
     } catch (error) {
       const failure = asHubError(error, 'store_unavailable')
       for (const step of steps) for (const watcher of this.#watchers.get(step.turn) ?? []) watcher.fail(failure)

@@ -39,7 +39,7 @@ const localProvider = defineProvider({
   create: ({ bot, idleTimeoutMs }, context) => ({
     async *respond(turn) {
       const said = isClass(bot) ? runClass(bot, turn, context) : runFunction(bot, turn)
-      yield* untilSilent(toEvents(said), idleTimeoutMs, 'bot_silent', turn.signal)
+      yield* untilSilent(toEvents(said, turn.shown.length), idleTimeoutMs, 'bot_silent', turn.signal)
     },
   }),
 })
@@ -57,8 +57,9 @@ function runClass(Bot: BotClass, turn: Turn, context: PluginContext): AsyncItera
 }
 
 /** Words become one message, which is whole when something else comes or the bot has said all. */
-async function* toEvents(said: AsyncIterable<string | HubEvent>): AsyncGenerator<HubEvent> {
-  let count = 0
+async function* toEvents(said: AsyncIterable<string | HubEvent>, before: number): AsyncGenerator<HubEvent> {
+  // A turn that goes on after an answer says new messages, not more of those it has finished.
+  let count = before
   let words: string[] = []
   function* close(): Generator<HubEvent> {
     if (words.length > 0) yield { type: 'message.completed', message: `message-${count}`, text: words.join('') }

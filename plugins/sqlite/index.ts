@@ -36,10 +36,17 @@ export const sqlite = defineStore({
       return new SqliteStore(prepare(new open(path, { timeout: 250 })), lock)
     } catch (error) {
       lock.close()
-      throw error
+      throw error instanceof HubError ? error : unusable(path, error)
     }
   },
 })
+
+/** What SQLite says of a file it cannot use. The file is left as it is: nothing is made anew over somebody's data. */
+const unusable = (path: string, cause: unknown): HubError =>
+  new HubError('store_unavailable', {
+    message: `${path} cannot be opened (${cause instanceof Error ? cause.message : 'no reason given'}). It was left as it is: restore it from a backup, or start with another file.`,
+    cause,
+  })
 
 /** An open exclusive transaction on a file beside the database: the kernel frees it, however the process ends. */
 async function acquire(

@@ -85,4 +85,25 @@ export const migrations: readonly string[] = [
     details TEXT
   );
   `,
+  `
+  CREATE TABLE owed (
+    turn INTEGER NOT NULL REFERENCES turns (number) ON DELETE CASCADE,
+    channel TEXT NOT NULL,
+    PRIMARY KEY (turn, channel)
+  ) WITHOUT ROWID;
+
+  CREATE TABLE outbox (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    channel TEXT NOT NULL,
+    turn TEXT NOT NULL REFERENCES turns (id) ON DELETE CASCADE,
+    type TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at INTEGER NOT NULL
+  );
+  CREATE INDEX outbox_due ON outbox (next_at) WHERE state = 'pending';
+  CREATE INDEX outbox_by_turn ON outbox (turn);
+  `,
 ]

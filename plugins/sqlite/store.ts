@@ -7,8 +7,11 @@ import type {
   AcceptInput,
   AcceptResult,
   Append,
+  Appended,
   AuditItem,
   ConversationItem,
+  Delivery,
+  DeliveryState,
   Owner,
   Page,
   PageOptions,
@@ -63,7 +66,7 @@ export class SqliteStore implements Store {
   readonly #lock: Database.Database | undefined
   readonly #statements = new Map<string, Database.Statement>()
   readonly #epoch: number
-  readonly #appendAll: (steps: readonly Append[]) => { refused: string[]; claimed: TurnRow[] }
+  readonly #appendAll: (steps: readonly Append[]) => Appended
   readonly #accept: (input: AcceptInput) => AcceptResult
 
   constructor(database: Database.Database, lock?: Database.Database) {
@@ -88,13 +91,25 @@ export class SqliteStore implements Store {
       input.message.id,
     )
     if (twin) {
-      return { outcome: twin.fingerprint === input.fingerprint ? 'duplicate' : 'mismatch', turn: toTurn(twin) }
+      if (twin.fingerprint !== input.fingerprint) return { outcome: 'mismatch', turn: toTurn(twin) }
+      this.#owe(twin, input)
+      return { outcome: 'duplicate', turn: toTurn(twin) }
     }
     const alive = this.#liveTurns(conversation.id)
     const waiting = alive.find((turn) => turn.status === 'waiting')
-    if (waiting) return { outcome: 'waiting', turn: waiting }
-    if (alive.length > input.queueLimit) return { outcome: 'queue_full' }
-    const status: TurnStatus = alive.length === 0 ? 'running' : 'queued'
+    const full = alive.length > input.queueLimit
+    if (!waiting && !full) {
+      const status = alive.length === 0 ? 'running' : 'queued'
+      return { outcome: 'created', turn: this.#insertTurn(input, conversation, status) }
+    }
+    if (!input.refusal) return waiting ? { outcome: 'waiting', turn: waiting } : { outcome: 'queue_full' }
+    const turn = this.#insertTurn(input, conversation, 'running')
+    this.#appendSteps([failedStep(turn, waiting ? input.refusal.waiting : input.refusal.queueFull, input.at)])
+    return { outcome: 'created', turn: this.#turn(turn.id)! }
+  }
+
+  /** With its first event, the user's record and what is owed for it. */
+  #insertTurn(input: AcceptInput, conversation: ConversationRef, status: TurnStatus): TurnRow {
     const { lastInsertRowid: number } = this.#run(
       `INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, status, epoch, seq, created_at)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)`,
@@ -121,7 +136,33 @@ export class SqliteStore implements Store {
       input.at,
     )
     this.#run('UPDATE conversations SET updated_at = ? WHERE id = ?', input.at, conversation.id)
-    return { outcome: 'created', turn }
+    if (input.owedTo) this.#run('INSERT INTO owed (turn, channel) VALUES (?, ?)', number, input.owedTo)
+    return turn
+  }
+
+  /** Somebody else's copy of a message is owed its answer too, also when the turn has ended or parked already. */
+  #owe(turn: TurnColumns, { owedTo, at }: AcceptInput): void {
+    if (!owedTo) return
+    const { changes } = this.#run('INSERT OR IGNORE INTO owed (turn, channel) VALUES (?, ?)', turn.number, owedTo)
+    const rests = isEnded(turn.status) || turn.status === 'waiting'
+    if (changes > 0 && rests) this.#addDelivery(turn.id, owedTo, { seq: turn.seq, type: `turn.${turn.status}` }, at)
+  }
+
+  #addDelivery(
+    turn: string,
+    channel: string,
+    event: { readonly seq: number; readonly type: string },
+    at: number,
+  ): void {
+    this.#run(
+      'INSERT INTO outbox (id, channel, turn, type, at, next_at) VALUES (?, ?, ?, ?, ?, ?)',
+      `${turn}_${event.seq}_${channel}`,
+      channel,
+      turn,
+      event.type,
+      at,
+      at,
+    )
   }
 
   #findOrMake(
@@ -163,13 +204,14 @@ export class SqliteStore implements Store {
     return { id: newId, name }
   }
 
-  async append(steps: readonly Append[]): Promise<{ refused: readonly string[]; claimed: readonly TurnRow[] }> {
+  async append(steps: readonly Append[]): Promise<Appended> {
     return this.#appendAll(steps)
   }
 
-  #appendSteps(steps: readonly Append[]): { refused: string[]; claimed: TurnRow[] } {
+  #appendSteps(steps: readonly Append[]): Appended {
     const refused: string[] = []
     const claimed: TurnRow[] = []
+    let deliveries = 0
     for (const step of steps) {
       const turn = this.#get<{ number: number; conversation: string; epoch: number; ended_at: number | null }>(
         'SELECT number, conversation, epoch, ended_at FROM turns WHERE id = ?',
@@ -184,12 +226,23 @@ export class SqliteStore implements Store {
       if (step.thread !== undefined) {
         this.#run('UPDATE conversations SET thread = ? WHERE id = ?', JSON.stringify(step.thread), turn.conversation)
       }
+      if (step.status === 'waiting' || (step.status && isEnded(step.status))) {
+        deliveries += this.#addDeliveries(turn.number, step)
+      }
       if (!step.status || !isEnded(step.status)) continue
       this.#addBotRecord(turn, step)
       const next = this.#claimNext(turn.conversation)
       if (next) claimed.push(next)
     }
-    return { refused, claimed }
+    return { refused, claimed, deliveries }
+  }
+
+  /** In the commit of the event they tell of, for every channel that is owed it. */
+  #addDeliveries(number: number, step: Append): number {
+    const owed = this.#all<{ channel: string }>('SELECT channel FROM owed WHERE turn = ?', number)
+    const last = step.events.at(-1)
+    if (last) for (const { channel } of owed) this.#addDelivery(step.turn, channel, last, step.at)
+    return owed.length
   }
 
   #addEvent(turn: number | bigint, event: NumberedEvent): void {
@@ -373,7 +426,8 @@ export class SqliteStore implements Store {
     const { queued } = this.#get<{ queued: number }>(
       `SELECT COUNT(*) AS queued FROM turns WHERE ended_at IS NULL AND status = 'queued'`,
     )!
-    return { queued, outbox: 0 }
+    const { outbox } = this.#get<{ outbox: number }>(`SELECT COUNT(*) AS outbox FROM outbox WHERE state = 'pending'`)!
+    return { queued, outbox }
   }
 
   async liveTurns(conversation: string): Promise<readonly TurnRow[]> {
@@ -420,6 +474,33 @@ export class SqliteStore implements Store {
         ...(turn ? { turn } : {}),
         ...(details ? { details: JSON.parse(details) as JsonObject } : {}),
       }),
+    )
+  }
+
+  async dueDeliveries(
+    now: number,
+    underWay: readonly string[],
+  ): Promise<{ due: readonly Delivery[]; nextAt?: number }> {
+    const due = this.#all<Delivery>(
+      `SELECT id, channel, turn, type, at, attempts FROM outbox
+       WHERE state = 'pending' AND next_at <= ? AND id NOT IN (SELECT value FROM json_each(?))
+       ORDER BY number LIMIT 100`,
+      now,
+      JSON.stringify(underWay),
+    )
+    const next = this.#get<{ at: number | null }>(
+      `SELECT MIN(next_at) AS at FROM outbox WHERE state = 'pending' AND next_at > ?`,
+      now,
+    )
+    return { due, ...(next?.at ? { nextAt: next.at } : {}) }
+  }
+
+  async settleDelivery(id: string, settled: DeliveryState): Promise<void> {
+    this.#run(
+      'UPDATE outbox SET state = ?, attempts = attempts + 1, next_at = COALESCE(?, next_at) WHERE id = ?',
+      settled.state,
+      settled.state === 'pending' ? settled.retryAt : null,
+      id,
     )
   }
 
@@ -472,6 +553,15 @@ export class SqliteStore implements Store {
     return this.#prepare(sql).all(...values) as Row[]
   }
 }
+
+const failedStep = (turn: TurnRow, result: TurnResult, at: number): Append => ({
+  turn: turn.id,
+  epoch: turn.epoch,
+  events: [{ seq: turn.seq + 1, type: 'turn.failed', text: '', error: result.error! }],
+  status: 'failed',
+  result,
+  at,
+})
 
 const toTurn = (row: TurnColumns): TurnRow => ({
   id: row.id,

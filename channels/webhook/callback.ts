@@ -1,0 +1,75 @@
+import { lookup as lookUp } from 'node:dns'
+import { request as requestHttp } from 'node:http'
+import type { RequestOptions } from 'node:http'
+import { request as requestHttps } from 'node:https'
+import type { LookupFunction } from 'node:net'
+import ipaddr from 'ipaddr.js'
+
+const timeoutMs = 20_000
+const maxAnswerBytes = 65_536
+
+/** Where a callback may not go, or did not arrive. */
+export class CallbackFailed extends Error {
+  override readonly name = 'CallbackFailed'
+}
+
+export interface CallbackAnswer {
+  readonly status: number
+  readonly retryAfter: string | null
+}
+
+/**
+ * POSTs to an address that a config or a client named: 20 s at most, no redirects, 64 KiB of answer, and unless
+ * `allowPrivate` no address but a public one. It is the address connected to that is checked, so a name cannot change
+ * its mind between the check and the use.
+ * @throws CallbackFailed
+ */
+export function postCallback(
+  target: string | URL,
+  headers: Readonly<Record<string, string>>,
+  body: string,
+  options: { readonly allowPrivate: boolean; readonly signal: AbortSignal },
+): Promise<CallbackAnswer> {
+  const url = new URL(target)
+  const literal = url.hostname.replace(/^\[|\]$/g, '')
+  if (!options.allowPrivate && ipaddr.isValid(literal) && !isPublic(literal)) {
+    return Promise.reject(new CallbackFailed(`${literal} is not a public address; see \`allowPrivate\``))
+  }
+  const request = url.protocol === 'https:' ? requestHttps : requestHttp
+  const settings: RequestOptions = {
+    method: 'POST',
+    headers: { ...headers, 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(body)) },
+    signal: AbortSignal.any([options.signal, AbortSignal.timeout(timeoutMs)]),
+    agent: false,
+    ...(options.allowPrivate ? {} : { lookup: lookUpPublic }),
+  }
+  return new Promise((resolve, reject) => {
+    const failed = (error: unknown) => reject(new CallbackFailed(`${url.host} did not take it`, { cause: error }))
+    const outgoing = request(url, settings, (answer) => {
+      let bytes = 0
+      answer.on('data', (chunk: Buffer) => {
+        bytes += chunk.length
+        if (bytes > maxAnswerBytes) answer.destroy(new Error('the answer is larger than 64 KiB'))
+      })
+      answer.on('end', () =>
+        resolve({ status: answer.statusCode ?? 0, retryAfter: answer.headers['retry-after'] ?? null }),
+      )
+      answer.on('error', failed)
+    })
+    outgoing.on('error', failed)
+    outgoing.end(body)
+  })
+}
+
+/** Neither loopback, private, link-local, metadata, multicast nor one of the ranges that lead to those. */
+export const isPublic = (address: string): boolean => ipaddr.process(address).range() === 'unicast'
+
+const lookUpPublic: LookupFunction = (hostname, options, callback) => {
+  lookUp(hostname, { ...options, all: true }, (error, addresses) => {
+    if (error) return callback(error, [])
+    const allowed = addresses.filter(({ address }) => isPublic(address))
+    if (allowed.length === 0) return callback(new CallbackFailed(`${hostname} has no public address`), [])
+    if (options.all) return callback(null, allowed)
+    callback(null, allowed[0]!.address, allowed[0]!.family)
+  })
+}

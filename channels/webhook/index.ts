@@ -1,0 +1,139 @@
+import { randomBytes } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { check, parseJson, readBytes } from '../../core/body.ts'
+import { postCallback } from './callback.ts'
+import type { ChannelContext, RequestContext } from '../../core/channel.ts'
+import { channelOptions } from '../../core/channel.ts'
+import { HubError } from '../../core/errors.ts'
+import { under } from '../../core/native.ts'
+import { DeliveryRefused } from '../../core/outbox.ts'
+import type { ChannelSpec } from '../../core/plugin.ts'
+import { defineChannel } from '../../core/plugin.ts'
+import { Secret, secret, setting } from '../../core/settings.ts'
+import { signWebhook, verifyWebhook } from './signature.ts'
+import type { Delivery } from '../../core/store.ts'
+import { messageBody } from '../../core/wire.ts'
+
+const inbound = messageBody.pick({ text: true, conversation: true, id: true, user: true, payload: true })
+
+const webhookOptions = z.strictObject({
+  ...channelOptions,
+  bot: z.string().describe('The bot that answers.'),
+  as: z.string().optional().describe('The API key it acts as; needed where the hub has `auth`.'),
+  secret: z
+    .union([secret(), z.array(secret()).min(1)])
+    .exactOptional()
+    .describe('Signs both ways; several while one is replaced by another. Without one the first start makes it.'),
+  callback: setting()
+    .pipe(z.url({ protocol: /^https?$/ }))
+    .exactOptional()
+    .describe('Where answers are POSTed. Without it they are read at `GET /api/v1/turns/{turn}`.'),
+  allowPrivate: z.boolean().default(false).describe('Lets `callback` be on loopback or in a private network.'),
+})
+
+/**
+ * Takes signed messages in at `POST /api/v1/webhooks/{name}` and POSTs the answers to `callback`, signed the same way
+ * (Standard Webhooks). A message is acknowledged with 202 once it is durable, before its bot answers; an answer is
+ * delivered at least once, under one `webhook-id`.
+ * @example webhook({ bot: 'sales', as: 'crm', secret: env('CRM_SECRET'), callback: env('CRM_URL') })
+ */
+export const webhook: <const Bot extends string = never>(
+  options: Omit<z.input<typeof webhookOptions>, 'bot' | 'bots'> & { bot: Bot; bots?: readonly Bot[] },
+) => ChannelSpec<Bot> = defineChannel({
+  name: 'webhook',
+  // `as` is there even when it is not given, so that the loader sees a channel that acts for a key.
+  options: webhookOptions.transform(({ as, ...rest }) => ({ as, ...rest })),
+  create({ path, bot, as, secret: given, callback, allowPrivate }, context) {
+    const { secrets, notices } = given ? { secrets: [given].flat(), notices: [] } : ownSecret(context)
+    const door = under(path, `/api/v1/webhooks/${context.name}`)
+    return {
+      door: `POST ${door}`,
+      notices,
+      routes: [
+        {
+          method: 'POST',
+          path: door,
+          anonymous: true,
+          handle: (ctx) => receive(ctx, context, { bot, as, secrets, owed: callback !== undefined }),
+        },
+      ],
+      ...(callback === undefined
+        ? {}
+        : {
+            deliver: (delivery: Delivery, signal: AbortSignal) =>
+              deliver(delivery, context, { callback, secret: secrets[0]!, allowPrivate, signal }),
+          }),
+    }
+  },
+})
+
+async function receive(
+  ctx: RequestContext,
+  context: ChannelContext,
+  { bot, as, secrets, owed }: { bot: string; as: string | undefined; secrets: readonly Secret[]; owed: boolean },
+): Promise<void> {
+  const body = await readBytes(ctx)
+  const id = verifySender(ctx, context, secrets, body)
+  const message = check(inbound, parseJson(body))
+  const { turn } = await context.hub.send(context.actAs(as), {
+    ...message,
+    id: message.id ?? id,
+    bot,
+    channel: context.name,
+    acceptAnyway: true,
+    owed,
+  })
+  ctx.status = 202
+  ctx.body = { turn: turn.id }
+}
+
+function verifySender(ctx: RequestContext, context: ChannelContext, secrets: readonly Secret[], body: Buffer): string {
+  try {
+    return verifyWebhook(secrets, ctx.headers, body, context.clock.now())
+  } catch (error) {
+    context.audit.refused(`webhook ${context.name}: signature`, ctx.req.socket.remoteAddress ?? 'unknown')
+    throw error
+  }
+}
+
+async function deliver(
+  delivery: Delivery,
+  { hub, clock }: ChannelContext,
+  to: { callback: string; secret: Secret; allowPrivate: boolean; signal: AbortSignal },
+): Promise<void> {
+  const turn = await hub.view(delivery.turn)
+  // Somebody answered before this could be delivered: the question is no longer one.
+  if (delivery.type === 'turn.waiting' && turn.status !== 'waiting') return
+  const body = JSON.stringify({
+    type: delivery.type,
+    timestamp: new Date(delivery.at).toISOString(),
+    data: turn,
+  })
+  const headers = { ...signWebhook(to.secret, delivery.id, clock.now(), body) }
+  const { status } = await postCallback(to.callback, headers, body, to)
+  if (status >= 200 && status < 300) return
+  if (status === 410) throw new DeliveryRefused('the receiver is gone (410)')
+  throw new Error(`the receiver answered ${status}`)
+}
+
+/** A secret of the hub's own, made at the first start and shown then. */
+function ownSecret({ name, folder }: ChannelContext): { secrets: readonly Secret[]; notices: readonly string[] } {
+  const file = join(folder, 'data', `webhook-${name}.secret`)
+  if (existsSync(file)) return { secrets: [new Secret(readFileSync(file, 'utf8').trim())], notices: [] }
+  const made = `whsec_${randomBytes(24).toString('base64')}`
+  try {
+    mkdirSync(join(folder, 'data'), { recursive: true })
+    writeFileSync(file, `${made}\n`, { mode: 0o600, flag: 'wx' })
+  } catch (error) {
+    throw new HubError('config_invalid', {
+      message: `channels.${name}: webhook() has no secret, and none could be kept in ${file}. Give it one: secret: env('…')`,
+      cause: error,
+    })
+  }
+  return {
+    secrets: [new Secret(made)],
+    notices: [`channels.${name}: its signing secret, kept in ${file} and shown this once: ${made}`],
+  }
+}

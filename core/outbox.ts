@@ -1,0 +1,125 @@
+import type { Clock } from './clock.ts'
+import type { Logger } from './log.ts'
+import type { Delivery, Store } from './store.ts'
+
+/** Pauses after the first try, in ms: 5 s, 5 min, 30 min, 2, 5, 10, 14, 20 and 24 h, as Standard Webhooks advises. */
+export const deliverySchedule: readonly number[] = [
+  5000,
+  ...[5, 30].map((minutes) => minutes * 60_000),
+  ...[2, 5, 10, 14, 20, 24].map((hours) => hours * 3_600_000),
+]
+/** Deliveries under way at once to one channel: a dead one slows nobody else. */
+const laneWidth = 4
+const maxTimerMs = 60_000
+
+export interface OutboxOptions {
+  readonly store: Pick<Store, 'dueDeliveries' | 'settleDelivery'>
+  readonly clock: Clock
+  readonly logger: Logger
+  /**
+   * Delivers to one channel, or throws. `undefined` for a channel that is not in the config any more: its deliveries
+   * stay until it is back.
+   */
+  deliverer(channel: string): ((delivery: Delivery, signal: AbortSignal) => Promise<void>) | undefined
+}
+
+/** A receiver that wants no more; thrown by a deliverer, it ends the delivery without another try. */
+export class DeliveryRefused extends Error {
+  override readonly name = 'DeliveryRefused'
+}
+
+/** Carries what channels owe their clients out of the store, at least once each, however often the hub is restarted. */
+export class Outbox {
+  readonly #options: OutboxOptions
+  readonly #underWay = new Map<string, { readonly channel: string; readonly done: Promise<void> }>()
+  readonly #stopping = new AbortController()
+  #timer: NodeJS.Timeout | undefined
+  #looking = false
+  #lookAgain = false
+
+  constructor(options: OutboxOptions) {
+    this.#options = options
+  }
+
+  /** Looks for what is due now; called whenever something may have become so. */
+  wake(): void {
+    if (this.#stopping.signal.aborted) return
+    this.#lookAgain = true
+    if (this.#looking) return
+    this.#looking = true
+    void this.#look()
+  }
+
+  async #look(): Promise<void> {
+    const { store, clock, logger } = this.#options
+    while (this.#lookAgain && !this.#stopping.signal.aborted) {
+      this.#lookAgain = false
+      try {
+        const { due, nextAt } = await store.dueDeliveries(clock.now(), [...this.#underWay.keys()])
+        for (const delivery of due) this.#begin(delivery)
+        this.#wakeAt(nextAt)
+      } catch (error) {
+        logger.error({ err: error }, 'the outbox could not be read')
+        this.#wakeAt(clock.now() + 1000)
+      }
+    }
+    // In the same step as the last look at `#lookAgain`, so that no call to wake falls between the two.
+    this.#looking = false
+  }
+
+  #wakeAt(at: number | undefined): void {
+    clearTimeout(this.#timer)
+    if (at === undefined) return
+    // Clocks jump: nothing is slept for longer than a minute.
+    const ms = Math.min(Math.max(0, at - this.#options.clock.now()), maxTimerMs)
+    this.#timer = setTimeout(() => this.wake(), ms).unref()
+  }
+
+  #begin(delivery: Delivery): void {
+    const deliver = this.#options.deliverer(delivery.channel)
+    const busy = [...this.#underWay.values()].filter(({ channel }) => channel === delivery.channel).length
+    if (!deliver || busy >= laneWidth || this.#underWay.has(delivery.id)) return
+    const done = this.#attempt(delivery, deliver).finally(() => {
+      this.#underWay.delete(delivery.id)
+      this.wake()
+    })
+    this.#underWay.set(delivery.id, { channel: delivery.channel, done })
+  }
+
+  async #attempt(
+    delivery: Delivery,
+    deliver: (delivery: Delivery, signal: AbortSignal) => Promise<void>,
+  ): Promise<void> {
+    const { store, clock, logger } = this.#options
+    const where = { delivery: delivery.id, channel: delivery.channel, turn: delivery.turn }
+    try {
+      await deliver(delivery, this.#stopping.signal)
+      await store.settleDelivery(delivery.id, { state: 'delivered' })
+    } catch (error) {
+      if (this.#stopping.signal.aborted) return
+      const pause = deliverySchedule[delivery.attempts]
+      if (error instanceof DeliveryRefused || pause === undefined) {
+        logger.error({ ...where, err: error }, 'a delivery was given up')
+        await store.settleDelivery(delivery.id, { state: 'failed' }).catch(() => {})
+        return
+      }
+      // Jitter on top, so that what failed together does not come back together.
+      const retryAt = clock.now() + Math.round(pause * (1 + Math.random() * 0.1))
+      logger.warn(
+        { ...where, attempt: delivery.attempts + 1, retryAt: new Date(retryAt).toISOString(), err: error },
+        'a delivery failed',
+      )
+      await store.settleDelivery(delivery.id, { state: 'pending', retryAt }).catch(() => {})
+    }
+  }
+
+  /** Starts no more deliveries and waits for those under way, at most `graceMs`; the rest stays for the next start. */
+  async stop(graceMs: number): Promise<void> {
+    const timer = setTimeout(() => this.#stopping.abort(), graceMs)
+    clearTimeout(this.#timer)
+    this.#looking = true
+    await Promise.all(Array.from(this.#underWay.values(), ({ done }) => done))
+    clearTimeout(timer)
+    this.#stopping.abort()
+  }
+}
