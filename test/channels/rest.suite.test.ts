@@ -1,0 +1,4 @@
+import { channelSuite } from '../suites/channel.ts'
+import { restSubject } from './clients.ts'
+
+channelSuite('rest', restSubject)

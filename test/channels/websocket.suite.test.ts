@@ -1,0 +1,4 @@
+import { channelSuite } from '../suites/channel.ts'
+import { websocketSubject } from './clients.ts'
+
+channelSuite('websocket', websocketSubject)

@@ -1,0 +1,604 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect } from 'vitest'
+import type { NumberedEvent, PublicError } from '../../core/events.ts'
+import type { AcceptInput, Append, Page, Store, TurnRow, TurnStatus } from '../../core/store.ts'
+import { naughtyStrings } from './naughty.ts'
+import { registerSuite, within } from './suite.ts'
+import type { Case, Subject } from './suite.ts'
+
+/** A store, and how to try it. */
+export interface StoreSubject extends Subject {
+  /**
+   * Opens the store of this folder, as a hub does when it starts: what an earlier one left there is there again, and a
+   * second one at the same time is refused at once.
+   */
+  readonly open: (folder: string) => Promise<Store>
+}
+
+/**
+ * Registers the cases that every store passes.
+ * @example storeSuite('sqlite', { open: (folder) => openSqlite(join(folder, 'hub.db')) })
+ */
+export const storeSuite = (name: string, subject: StoreSubject): void =>
+  registerSuite('store', name, subject, storeCases)
+
+/** What every store does; the report names them by these titles. */
+export const storeCases: readonly Case<StoreSubject>[] = [
+  {
+    title: 'runs the first message of a conversation and queues those behind it',
+    run: withStore(async (store) => {
+      const turns = [await accepted(store), await accepted(store), await accepted(store)]
+      expect(turns.map(({ status }) => status)).toEqual(['running', 'queued', 'queued'])
+      expect(new Set(turns.map(({ conversation }) => conversation.id)).size).toBe(1)
+      expect((await accepted(store, { conversation: { name: 'b' } })).status).toBe('running')
+      expect(idsOf(await store.liveTurns(turns[0]!.conversation.id))).toEqual(idsOf(turns))
+      expect(await store.backlog()).toMatchObject({ queued: 2 })
+    }),
+  },
+  {
+    title: 'writes the message, its record and event 1 in the commit that accepts it',
+    run: withStore(async (store) => {
+      const message = { id: 'm-1', text: 'hello', files: [], payload: { tenant: '1', deep: [1, { x: null }] } }
+      const turn = await accepted(store, { message, user: 'ada', debug: true, bypassConsent: true, channel: 'sse' })
+      expect(await store.turn(turn.id)).toEqual(turn)
+      expect(turn).toMatchObject({
+        message,
+        bot: 'bot',
+        key: 'local',
+        user: 'ada',
+        debug: true,
+        bypassConsent: true,
+        channel: 'sse',
+        seq: 1,
+      })
+      expect(await store.read(turn.id, 0, 10)).toEqual([
+        { seq: 1, type: 'turn.started', turn: turn.id, bot: 'bot', conversation: 'a', message: 'm-1' },
+      ])
+      expect((await store.records(turn.conversation.id, { limit: 10 })).items).toMatchObject([
+        { role: 'user', text: 'hello', turn: turn.id },
+      ])
+    }),
+  },
+  {
+    title: 'knows a message again by its id, in its conversation only',
+    run: withStore(async (store) => {
+      const first = input()
+      const { id } = await accepted(store, first)
+      const again = { ...first, turn: 'turn_again', newConversation: 'conv_again' }
+      expect(await store.accept(again)).toMatchObject({ outcome: 'duplicate', turn: { id } })
+      expect(await store.turn('turn_again')).toBeUndefined()
+      for (const other of [{ conversation: { name: 'b' } }, { user: 'ada' }, { key: 'other' }, { bot: 'other' }]) {
+        expect(await store.accept(input({ message: first.message, ...other }))).toMatchObject({ outcome: 'created' })
+      }
+    }),
+  },
+  {
+    title: 'knows a message again after its turn has ended',
+    run: withStore(async (store) => {
+      const first = input()
+      const turn = await accepted(store, first)
+      await store.append([ending(turn)])
+      expect(await store.accept({ ...first, turn: 'turn_again' })).toMatchObject({
+        outcome: 'duplicate',
+        turn: { id: turn.id, status: 'completed' },
+      })
+    }),
+  },
+  {
+    title: 'tells another message under the same id',
+    run: withStore(async (store) => {
+      const first = input()
+      const { id } = await accepted(store, first)
+      expect(await store.accept({ ...first, turn: 'turn_other', fingerprint: 'other' })).toMatchObject({
+        outcome: 'mismatch',
+        turn: { id },
+      })
+      expect(await store.turn('turn_other')).toBeUndefined()
+    }),
+  },
+  {
+    title: 'makes one turn of a message that comes many times at once',
+    run: withStore(async (store) => {
+      const message = input()
+      const outcomes = await Promise.all(
+        Array.from({ length: 20 }, (_, index) =>
+          store.accept({ ...message, turn: `turn_race_${index}`, newConversation: `conv_race_${index}` }),
+        ),
+      )
+      expect(outcomes.filter(({ outcome }) => outcome === 'created')).toHaveLength(1)
+      expect(outcomes.filter(({ outcome }) => outcome === 'duplicate')).toHaveLength(19)
+    }),
+  },
+  {
+    title: 'refuses what the queue has no place for, and leaves no trace of it',
+    run: withStore(async (store) => {
+      const first = await accepted(store, { queueLimit: 1 })
+      await accepted(store, { queueLimit: 1 })
+      const refused = input({ queueLimit: 1 })
+      expect(await store.accept(refused)).toEqual({ outcome: 'queue_full' })
+      expect(await store.turn(refused.turn)).toBeUndefined()
+      expect((await store.records(first.conversation.id, { limit: 10 })).items).toHaveLength(2)
+    }),
+  },
+  {
+    title: 'refuses a message while a turn of its conversation waits',
+    run: withStore(async (store) => {
+      const turn = await accepted(store)
+      await store.append([step(turn, { status: 'waiting' })])
+      expect(await store.accept(input())).toMatchObject({ outcome: 'waiting', turn: { id: turn.id } })
+      expect((await store.liveTurns(turn.conversation.id)).map(({ id }) => id)).toEqual([turn.id])
+    }),
+  },
+  {
+    title: 'finds a conversation by its name for its owner, and by its id for its key',
+    run: withStore(async (store) => {
+      const { conversation } = await accepted(store, { user: 'ada' })
+      const ada = { bot: 'bot', key: 'local', user: 'ada' }
+      expect(await store.conversation(ada, 'a')).toEqual(conversation)
+      expect(await store.conversation({ bot: 'bot', key: 'local' }, 'a')).toBeUndefined()
+      expect(await store.conversation({ bot: 'bot', key: 'local' }, conversation.id)).toEqual(conversation)
+      expect(await store.openConversation(ada, 'a', 'conv_new', 1)).toEqual(conversation)
+      expect(await store.openConversation({ ...ada, user: 'bob' }, 'a', 'conv_bob', 1)).toMatchObject({
+        id: 'conv_bob',
+      })
+      expect(await store.accept(input({ conversation: { id: conversation.id } }))).toMatchObject({ outcome: 'created' })
+      for (const other of [{ key: 'other' }, { bot: 'other' }]) {
+        expect(await store.conversation({ bot: 'bot', key: 'local', ...other }, conversation.id)).toBeUndefined()
+        expect(await store.accept(input({ conversation: { id: conversation.id }, ...other }))).toEqual({
+          outcome: 'unknown_conversation',
+        })
+      }
+      expect(await accepted(store, { conversation: 'new', newConversation: 'conv_own' })).toMatchObject({
+        conversation: { id: 'conv_own', name: 'conv_own' },
+      })
+    }),
+  },
+  {
+    title: 'keeps events in order, and reads them from any place',
+    run: withStore(async (store) => {
+      const turn = await accepted(store)
+      const other = await accepted(store, { conversation: { name: 'b' } })
+      for (let seq = 2; seq <= 41; seq += 4) {
+        await store.append([
+          step(turn, { events: [0, 1, 2, 3].map((place) => delta(seq + place)) }),
+          step(other, { events: [0, 1, 2, 3].map((place) => delta(seq + place, 'other ')) }),
+        ])
+      }
+      const events = await store.read(turn.id, 0, 1000)
+      expect(events.map(({ seq }) => seq)).toEqual(Array.from({ length: 41 }, (_, index) => index + 1))
+      expect(events.slice(1)).toEqual(Array.from({ length: 40 }, (_, index) => delta(index + 2)))
+      expect((await store.read(turn.id, 17, 3)).map(({ seq }) => seq)).toEqual([18, 19, 20])
+      expect(await store.read(turn.id, 41, 10)).toEqual([])
+      expect(await store.read('turn_unknown', 0, 10)).toEqual([])
+      expect(await store.turn(turn.id)).toMatchObject({ seq: 41, status: 'running' })
+    }),
+  },
+  {
+    title: 'brings every naughty string back as it was',
+    run: withStore(async (store) => {
+      const turn = await accepted(store)
+      await store.append([
+        step(turn, {
+          events: naughtyStrings.map((text, index) => delta(index + 2, text)),
+          cursor: [...naughtyStrings],
+        }),
+      ])
+      const back = (await store.read(turn.id, 1, 1000)).map((event) =>
+        event.type === 'message.delta' ? event.text : '',
+      )
+      expect(back).toEqual(naughtyStrings)
+      expect((await store.turn(turn.id))?.cursor).toEqual(naughtyStrings)
+      for (const [index, text] of naughtyStrings.entries()) {
+        const named = await accepted(store, { conversation: { name: text }, message: { id: text, text, files: [] } })
+        expect([index, named.conversation.name, named.message]).toEqual([index, text, { id: text, text, files: [] }])
+        expect((await store.records(named.conversation.id, { limit: 1 })).items[0]?.text).toBe(text)
+      }
+    }),
+  },
+  {
+    title: 'writes the end of a turn, its record and the claim of the next in one commit',
+    run: withStore(async (store) => {
+      const [first, second, third] = [await accepted(store), await accepted(store), await accepted(store)]
+      const { refused, claimed } = await store.append([ending(first)])
+      expect(refused).toEqual([])
+      expect(claimed).toMatchObject([{ id: second.id, status: 'running' }])
+      expect(await store.turn(first.id)).toMatchObject({ status: 'completed', seq: 2 })
+      expect(await store.result(first.id)).toEqual({ text: 'answer', messages: [{ id: 'm', text: 'answer' }] })
+      expect(await store.result(second.id)).toBeUndefined()
+      expect((await store.turn(third.id))?.status).toBe('queued')
+      const { items } = await store.records(first.conversation.id, { limit: 10 })
+      expect(items.map(({ role, turn, text }) => [role, turn, text])).toEqual([
+        ['user', first.id, first.message.text],
+        ['user', second.id, second.message.text],
+        ['user', third.id, third.message.text],
+        ['bot', first.id, 'answer'],
+      ])
+      expect((await store.append([ending(claimed[0]!)])).claimed).toMatchObject([{ id: third.id }])
+    }),
+  },
+  {
+    title: 'refuses to write to a turn that has ended',
+    run: withStore(async (store) => {
+      const turn = await accepted(store)
+      await store.append([ending(turn)])
+      const late = step(turn, { events: [delta(3)], status: 'running' })
+      expect(await store.append([late])).toMatchObject({ refused: [turn.id], claimed: [] })
+      expect(await store.read(turn.id, 0, 10)).toHaveLength(2)
+      expect(await store.turn(turn.id)).toMatchObject({ status: 'completed', seq: 2 })
+    }),
+  },
+  {
+    title: 'refuses a writer of another epoch, and writes the steps beside it',
+    run: withStore(async (store) => {
+      const [turn, other] = [await accepted(store), await accepted(store, { conversation: { name: 'b' } })]
+      const { refused } = await store.append([{ ...ending(turn), epoch: turn.epoch - 1 }, ending(other)])
+      expect(refused).toEqual([turn.id])
+      expect(await store.turn(turn.id)).toMatchObject({ status: 'running', seq: 1 })
+      expect(await store.turn(other.id)).toMatchObject({ status: 'completed', seq: 2 })
+    }),
+  },
+  {
+    title: 'writes all of a commit or nothing of it',
+    run: withStore(async (store) => {
+      const [one, two] = [await accepted(store), await accepted(store, { conversation: { name: 'b' } })]
+      await expect(
+        store.append([ending(one), { ...ending(two), events: [{ seq: 1, type: 'suggestion', text: 'taken' }] }]),
+      ).rejects.toThrow()
+      for (const turn of [one, two]) {
+        expect(await store.turn(turn.id)).toMatchObject({ status: 'running', seq: 1 })
+        expect(await store.read(turn.id, 0, 10)).toHaveLength(1)
+      }
+      expect((await store.records(one.conversation.id, { limit: 10 })).items).toHaveLength(1)
+    }),
+  },
+  {
+    title: 'keeps the cursor, the thread, and until when a turn waits',
+    run: withStore(async (store) => {
+      const turn = await accepted(store)
+      const thread = { id: '9007199254740993' }
+      await store.append([step(turn, { cursor: { at: 1 }, thread, status: 'waiting', expiresAt: 5 })])
+      expect(await store.turn(turn.id)).toMatchObject({ cursor: { at: 1 }, thread, expiresAt: 5, status: 'waiting' })
+      await store.append([step(turn, { expiresAt: null, status: 'running' })])
+      const row = await store.turn(turn.id)
+      expect(row).toMatchObject({ cursor: { at: 1 }, status: 'running' })
+      expect(row).not.toHaveProperty('expiresAt')
+      expect(await store.thread(turn.conversation.id)).toEqual(thread)
+      await store.append([ending(turn)])
+      expect((await accepted(store)).thread).toEqual(thread)
+    }),
+  },
+  {
+    title: 'has everything again when it is opened again',
+    async run(subject) {
+      await using place = makePlace(subject)
+      const before = await place.open()
+      const first = input({ user: 'ada' })
+      const turn = await accepted(before, first)
+      await before.append([step(turn, { events: [delta(2)], cursor: { at: 2 }, thread: { id: 't' } })])
+      const done = await accepted(before, { conversation: { name: 'b' } })
+      await before.append([ending(done)])
+      await before.addFile(fileOf(turn.conversation.id), 1)
+      const known = await before.turn(turn.id)
+      await before.close()
+      const after = await place.open()
+      expect(await after.read(turn.id, 0, 10)).toMatchObject([{ seq: 1 }, { seq: 2 }])
+      expect(await after.turn(turn.id)).toEqual(known)
+      expect(known).toMatchObject({ cursor: { at: 2 }, thread: { id: 't' }, seq: 2 })
+      expect(await after.result(done.id)).toMatchObject({ text: 'answer' })
+      expect((await after.records(done.conversation.id, { limit: 10 })).items).toHaveLength(2)
+      expect(await after.files(turn.conversation.id, ['file_1'])).toHaveLength(1)
+      expect(await after.accept({ ...first, turn: 'turn_again' })).toMatchObject({ outcome: 'duplicate' })
+    },
+  },
+  {
+    title: 'takes over what was left, and fences the writer before',
+    async run(subject) {
+      await using place = makePlace(subject)
+      const before = await place.open()
+      const running = await accepted(before)
+      const queued = await accepted(before)
+      const done = await accepted(before, { conversation: { name: 'b' } })
+      const waiting = await accepted(before, { conversation: { name: 'c' } })
+      const orphan = await accepted(before, { conversation: { name: 'd' } })
+      await before.append([ending(done), step(waiting, { status: 'waiting' }), step(orphan, { status: 'queued' })])
+      await before.close()
+      const after = await place.open()
+      const left = await after.recover()
+      expect(idsOf(left.broken)).toEqual([running.id])
+      expect(idsOf(left.waiting)).toEqual([waiting.id])
+      expect(idsOf(left.claimed)).toEqual([orphan.id])
+      expect(left.claimed).toMatchObject([{ status: 'running' }])
+      expect((await after.append([ending(running)])).refused).toEqual([running.id])
+      const { refused, claimed } = await after.append([ending(left.broken[0]!)])
+      expect([refused, idsOf(claimed)]).toEqual([[], [queued.id]])
+    },
+  },
+  {
+    title: 'belongs to one hub at a time, and to the next as soon as the first has gone',
+    async run(subject) {
+      await using place = makePlace(subject)
+      const first = await place.open()
+      await expect(within(place.open(), 'the refusal of a second hub')).rejects.toMatchObject({
+        code: 'store_unavailable',
+      })
+      const turn = await accepted(first)
+      await first.close()
+      expect(await (await place.open()).turn(turn.id)).toMatchObject({ id: turn.id })
+    },
+  },
+  {
+    title: 'shows a model what was said before a turn, by turns and not by time',
+    run: withStore(async (store) => {
+      // The second message was stored before the answer it waited for.
+      const [first, second] = [await accepted(store), await accepted(store)]
+      const { conversation } = first
+      await store.append([ending(first, { text: 'one' })])
+      const said = [
+        { role: 'user', text: first.message.text },
+        { role: 'bot', text: 'one' },
+      ]
+      expect(await store.history(conversation.id, 10, second.id)).toEqual(said)
+      expect(await store.history(conversation.id, 1, second.id)).toEqual(said.slice(1))
+      expect(await store.history(conversation.id, 10)).toEqual([...said, { role: 'user', text: second.message.text }])
+    }),
+  },
+  {
+    title: 'shows a model no partial and no empty answer, and its client both',
+    run: withStore(async (store) => {
+      const ends: readonly (readonly [TurnStatus, string])[] = [
+        ['completed', 'whole'],
+        ['failed', 'half'],
+        ['cancelled', ''],
+        ['completed', ''],
+      ]
+      let id = ''
+      for (const [status, text] of ends) {
+        const turn = await accepted(store)
+        id = turn.conversation.id
+        await store.append([ending(turn, { text, status })])
+      }
+      const shown = (await store.history(id, 100)).filter(({ role }) => role === 'bot')
+      expect(shown).toEqual([{ role: 'bot', text: 'whole' }])
+      const rows = (await store.records(id, { limit: 100 })).items.filter(({ role }) => role === 'bot')
+      expect(rows.map(({ text, partial }) => [text, partial ?? false])).toEqual([
+        ['whole', false],
+        ['half', true],
+        ['', true],
+        ['', false],
+      ])
+    }),
+  },
+  {
+    title: 'pages from the newest back, oldest first inside a page',
+    run: withStore(async (store) => {
+      const turns: TurnRow[] = []
+      for (let index = 0; index < 5; index++) {
+        const turn = await accepted(store)
+        await store.append([ending(turn)])
+        turns.push(turn)
+      }
+      const records = await pagesOf((before) => store.records(turns[0]!.conversation.id, { limit: 4, ...before }))
+      expect(records.map((page) => page.length)).toEqual([4, 4, 2])
+      expect(records.toReversed().flatMap((page) => page.map(({ turn }) => turn))).toEqual(
+        turns.flatMap(({ id }) => [id, id]),
+      )
+      for (const name of ['x', 'y', 'z']) await accepted(store, { conversation: { name } })
+      await accepted(store, { conversation: { name: 'not mine' }, key: 'other' })
+      const mine = await pagesOf((before) => store.conversations({ bot: 'bot', key: 'local' }, { limit: 3, ...before }))
+      expect(mine.map((page) => page.map(({ name }) => name))).toEqual([['x', 'y', 'z'], ['a']])
+      const entries = ['ada', 'bob', 'cleo'].map(
+        (by) => ({ what: 'consent decided', by, details: { for: by } }) as const,
+      )
+      for (const [at, entry] of entries.entries()) await store.audit(entry, at)
+      const audited = await pagesOf((before) => store.audited({ limit: 2, ...before }))
+      expect(audited.map((page) => page.map(({ by }) => by))).toEqual([['bob', 'cleo'], ['ada']])
+      expect(audited[1]![0]).toMatchObject({ ...entries[0], at: 0 })
+    }),
+  },
+  {
+    title: 'shows files in their conversation alone, in the order they are asked for',
+    run: withStore(async (store) => {
+      const { conversation } = await accepted(store)
+      const other = await accepted(store, { conversation: { name: 'b' } })
+      const files = ['file_1', 'file_2'].map((id) => fileOf(conversation.id, id))
+      for (const file of files) await store.addFile(file, 1)
+      const found = await store.files(conversation.id, ['file_2', 'file_3', 'file_1'])
+      expect(found.map(({ id }) => id)).toEqual(['file_2', 'file_1'])
+      expect(found[0]).toEqual({ id: 'file_2', name: 'a.png', bytes: 3, mime: 'image/png', upstream: { blobId: '1' } })
+      expect(await store.files(other.conversation.id, ['file_1'])).toEqual([])
+    }),
+  },
+  {
+    title: 'forgets a conversation with everything in it, and nothing else',
+    run: withStore(async (store) => {
+      const message = input()
+      const turn = await accepted(store, message)
+      const other = await accepted(store, { conversation: { name: 'b' } })
+      const { id } = turn.conversation
+      await store.addFile(fileOf(id), 1)
+      await store.append([ending(turn)])
+      expect(await store.files(id, ['file_1'])).toHaveLength(1)
+      await store.forget(id)
+      expect(await store.turn(turn.id)).toBeUndefined()
+      expect(await store.result(turn.id)).toBeUndefined()
+      expect(await store.read(turn.id, 0, 10)).toEqual([])
+      expect(await store.files(id, ['file_1'])).toEqual([])
+      expect((await store.records(id, { limit: 10 })).items).toEqual([])
+      expect(await store.history(id, 10)).toEqual([])
+      expect(await store.conversation({ bot: 'bot', key: 'local' }, 'a')).toBeUndefined()
+      expect(await store.turn(other.id)).toEqual(other)
+      // Its message ids are free again.
+      expect(await store.accept({ ...message, turn: 'turn_again', newConversation: 'conv_again' })).toMatchObject({
+        outcome: 'created',
+      })
+    }),
+  },
+  {
+    title: 'owes what is owed in the commit that ends or parks a turn, until it is delivered',
+    async run(subject) {
+      await using place = makePlace(subject)
+      const before = await place.open()
+      const turn = await accepted(before, { owedTo: 'crm' })
+      const nobodys = await accepted(before, { conversation: { name: 'b' } })
+      expect(await before.dueDeliveries(far, [])).toEqual({ due: [] })
+      const parked = await before.append([
+        step(turn, { events: [{ seq: 2, type: 'turn.waiting', for: 'consent' }], status: 'waiting' }),
+        ending(nobodys),
+      ])
+      expect(parked.deliveries).toBe(1)
+      await before.append([step(turn, { status: 'running' })])
+      expect((await before.append([ending({ ...turn, seq: 2 })])).deliveries).toBe(1)
+      expect(await before.backlog()).toMatchObject({ outbox: 2 })
+      const { due } = await before.dueDeliveries(far, [])
+      expect(due.map(({ type }) => type)).toEqual(['turn.waiting', 'turn.completed'])
+      expect(due).toMatchObject([1, 2].map(() => ({ channel: 'crm', turn: turn.id, attempts: 0 })))
+      const [first, second] = due.map(({ id }) => id)
+      expect((await before.dueDeliveries(far, [first!])).due.map(({ id }) => id)).toEqual([second])
+      await before.settleDelivery(first!, { state: 'delivered' })
+      await before.settleDelivery(second!, { state: 'pending', retryAt: far + 1 })
+      await before.close()
+      // What could not be delivered is still owed, under the same id, to the next process.
+      const after = await place.open()
+      expect(await after.dueDeliveries(far, [])).toEqual({ due: [], nextAt: far + 1 })
+      expect((await after.dueDeliveries(far + 1, [])).due).toMatchObject([{ id: second, attempts: 1 }])
+    },
+  },
+  {
+    title: 'takes a message that cannot run, when it must, and ends its turn at once',
+    run: withStore(async (store) => {
+      const refusal = {
+        waiting: { text: '', messages: [], error: failureOf('turn_waiting') },
+        queueFull: { text: '', messages: [], error: failureOf('queue_full') },
+      }
+      const first = await accepted(store, { queueLimit: 0 })
+      const full = await accepted(store, { queueLimit: 0, refusal, owedTo: 'crm' })
+      await store.append([step(first, { status: 'waiting' })])
+      const waiting = await accepted(store, { refusal, owedTo: 'crm' })
+      for (const [turn, code] of [
+        [full, 'queue_full'],
+        [waiting, 'turn_waiting'],
+      ] as const) {
+        expect(await store.turn(turn.id)).toMatchObject({ status: 'failed' })
+        expect(await store.result(turn.id)).toMatchObject({ error: { code } })
+        const events = await store.read(turn.id, 0, 10)
+        expect(events.map(({ seq, type }) => [seq, type])).toEqual([
+          [1, 'turn.started'],
+          [2, 'turn.failed'],
+        ])
+      }
+      expect((await store.dueDeliveries(far, [])).due.map(({ turn }) => turn)).toEqual([full.id, waiting.id])
+      expect(idsOf(await store.liveTurns(first.conversation.id))).toEqual([first.id])
+    }),
+  },
+]
+
+/** Later than every time in these cases, in ms. */
+const far = 1_000_000_000
+
+const failureOf = (code: string): PublicError => ({ code, message: 'It cannot run now.', retryable: true })
+
+/** Where a store keeps what it knows, for one case. */
+interface Place extends AsyncDisposable {
+  open(): Promise<Store>
+}
+
+function makePlace({ open }: StoreSubject): Place {
+  const folder = mkdtempSync(join(tmpdir(), 'bothub-store-'))
+  const opened: Store[] = []
+  return {
+    async open() {
+      const store = await open(folder)
+      opened.push(store)
+      return store
+    },
+    async [Symbol.asyncDispose]() {
+      // Some were closed by the case; that a second time may fail is no matter here.
+      for (const store of opened) await store.close().catch(() => {})
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+function withStore(work: (store: Store) => Promise<void>) {
+  return async (subject: StoreSubject): Promise<void> => {
+    await using place = makePlace(subject)
+    await work(await place.open())
+  }
+}
+
+let count = 0
+
+/** A message of nobody's, different from every other one; to the conversation `a` unless it says otherwise. */
+function input(changes: Partial<AcceptInput> = {}): AcceptInput {
+  count += 1
+  return {
+    bot: 'bot',
+    key: 'local',
+    turn: `turn_${count}`,
+    conversation: { name: 'a' },
+    newConversation: `conv_${count}`,
+    message: { id: `m${count}`, text: `text ${count}`, files: [] },
+    fingerprint: `f${count}`,
+    channel: 'rest',
+    debug: false,
+    bypassConsent: false,
+    detached: false,
+    at: count,
+    queueLimit: 10,
+    ...changes,
+  }
+}
+
+async function accepted(store: Store, changes: Partial<AcceptInput> = {}): Promise<TurnRow> {
+  const result = await store.accept(input(changes))
+  if (result.outcome !== 'created') throw new Error(`the message was not accepted: ${result.outcome}`)
+  return result.turn
+}
+
+type Written = Pick<TurnRow, 'id' | 'epoch' | 'seq'>
+
+const step = (turn: Written, changes: Partial<Append>): Append => ({
+  turn: turn.id,
+  epoch: turn.epoch,
+  events: [],
+  at: ++count,
+  ...changes,
+})
+
+const ending = (
+  turn: Written,
+  { text = 'answer', status = 'completed' }: { readonly text?: string; readonly status?: TurnStatus } = {},
+): Append =>
+  step(turn, {
+    events: [{ seq: turn.seq + 1, type: 'turn.completed', text }],
+    status,
+    result: { text, messages: [{ id: 'm', text }] },
+  })
+
+const delta = (seq: number, text = `${seq} `): NumberedEvent => ({ seq, type: 'message.delta', message: 'm', text })
+
+const fileOf = (conversation: string, id = 'file_1') => ({
+  id,
+  conversation,
+  name: 'a.png',
+  bytes: 3,
+  mime: 'image/png',
+  upstream: { blobId: '1' },
+})
+
+const idsOf = (turns: readonly TurnRow[]): string[] => turns.map(({ id }) => id)
+
+async function pagesOf<Item>(
+  read: (before: { readonly before?: string }) => Promise<Page<Item>>,
+): Promise<(readonly Item[])[]> {
+  const pages: (readonly Item[])[] = []
+  for (let before: string | undefined; pages.length < 100;) {
+    const page = await read(before === undefined ? {} : { before })
+    pages.push(page.items)
+    before = page.before
+    if (before === undefined) return pages
+  }
+  throw new Error('the pages have no end')
+}
