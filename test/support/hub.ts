@@ -17,6 +17,8 @@ export interface TestHub extends AsyncDisposable {
   readonly log: readonly Record<string, unknown>[]
   /** The hub's HTTP surface: `api('/bots')` is `GET /api/v1/bots`; a body makes it a POST. */
   api(path: string, body?: unknown, headers?: Record<string, string>): Promise<Response>
+  /** Takes away what is no longer kept, as the hub does now and then. */
+  sweep(): Promise<void>
   /** Sends a message and gives the turn object. */
   ask(bot: string, text: string, more?: Record<string, unknown>): Promise<TurnObject>
   /** Sends a message and gives the events of its stream. */
@@ -58,6 +60,7 @@ export async function startHub(
     folder,
     log,
     api,
+    sweep: () => hub.sweep(),
     async ask(bot, text, more = {}) {
       const response = await api(`/bots/${bot}/messages`, { text, ...more })
       return (await response.json()) as TurnObject

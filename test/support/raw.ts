@@ -19,7 +19,7 @@ export async function connectRaw(url: string): Promise<RawConnection> {
   socket.on('data', (chunk: Buffer) => (received += chunk.toString()))
   // A reset is one way for the other side to close.
   socket.on('error', () => {})
-  const closed = once(socket, 'close').then(() => received)
+  const closed = new Promise<string>((resolve) => socket.once('close', () => resolve(received)))
   await once(socket, 'connect')
   return {
     socket,
