@@ -4,7 +4,7 @@ import type { ChannelContext, RequestContext } from '../core/channel.ts'
 import { channelOptions } from '../core/channel.ts'
 import { HubError } from '../core/errors.ts'
 import type { FileRef } from '../core/message.ts'
-import { answerTurn, nativePaths, sendMessage, turnOf, under } from '../core/native.ts'
+import { answerTurn, nativePaths, respondsAsync, sendMessage, turnOf, under } from '../core/native.ts'
 import { defineChannel } from '../core/plugin.ts'
 import { leaving, receiveUpload } from '../core/upload.ts'
 import type { Page, PageOptions, TurnRow } from '../core/store.ts'
@@ -50,14 +50,14 @@ export const rest = defineChannel({
           method: 'GET',
           path: at('/api/v1/bots'),
           handle(ctx) {
-            ctx.body = { bots: context.hub.bots(ctx.principal).filter(({ bot }) => context.offers(bot)) }
+            ctx.body = { bots: context.bots.list(ctx.principal).filter(({ bot }) => context.offers(bot)) }
           },
         },
         {
           method: 'GET',
           path: at('/api/v1/bots/:bot/conversations'),
           async handle(ctx) {
-            const page = await context.hub.conversations(ctx.principal, botOf(ctx, context), pageOptions(ctx))
+            const page = await context.conversations.list(ctx.principal, botOf(ctx, context), pageOptions(ctx))
             ctx.body = dated(page, ({ createdAt, updatedAt, ...item }) => ({
               ...item,
               createdAt: isoTime(createdAt),
@@ -70,7 +70,12 @@ export const rest = defineChannel({
           path: at('/api/v1/bots/:bot/conversations/:conversation/messages'),
           async handle(ctx) {
             const bot = botOf(ctx, context)
-            const page = await context.hub.records(ctx.principal, bot, ctx.params['conversation']!, pageOptions(ctx))
+            const page = await context.conversations.records(
+              ctx.principal,
+              bot,
+              ctx.params['conversation']!,
+              pageOptions(ctx),
+            )
             ctx.body = dated(page, (item) => ({ ...item, at: isoTime(item.at) }))
           },
         },
@@ -78,7 +83,7 @@ export const rest = defineChannel({
           method: 'DELETE',
           path: at('/api/v1/bots/:bot/conversations/:conversation'),
           async handle(ctx) {
-            await context.hub.forget(ctx.principal, botOf(ctx, context), ctx.params['conversation']!)
+            await context.conversations.forget(ctx.principal, botOf(ctx, context), ctx.params['conversation']!)
             ctx.status = 204
           },
         },
@@ -98,7 +103,7 @@ export const rest = defineChannel({
 
 async function answer(ctx: RequestContext, { hub }: ChannelContext, turn: TurnRow, after: number): Promise<void> {
   ctx.set('location', `/api/v1/turns/${turn.id}`)
-  if (/(^|[,;\s])respond-async([,;\s]|$)/i.test(ctx.get('prefer'))) {
+  if (respondsAsync(ctx)) {
     ctx.status = 202
     ctx.set('preference-applied', 'respond-async')
   } else await restsOrLeaves(ctx, hub, turn.id, after)
@@ -173,6 +178,6 @@ const receiveFile = (ctx: RequestContext, context: ChannelContext): Promise<File
         message: 'conversation: name the conversation in a field before `file`, or as ?conversation=.',
       })
     }
-    return context.hub.upload(ctx.principal, bot, conversation.data, upload, signal)
+    return context.conversations.upload(ctx.principal, bot, conversation.data, upload, signal)
   })
 }

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { ChannelContext, RequestContext } from '../core/channel.ts'
 import { channelOptions } from '../core/channel.ts'
-import { HubError } from '../core/errors.ts'
+import { failures, HubError } from '../core/errors.ts'
 import { openEventStream } from '../core/event-stream.ts'
 import type { NumberedEvent } from '../core/events.ts'
 import { answerTurn, nativePaths, sendMessage, turnOf, under } from '../core/native.ts'
@@ -44,7 +44,20 @@ export const sse = defineChannel({
             const turn = await turnOf(ctx, context)
             const after = cursorOf(ctx, turn)
             if (isEnded(turn.status) && after >= turn.seq) ctx.status = 204
-            else await stream(ctx, context, turn.id, after)
+            else if (turn.compacted) {
+              ctx.status = failures.events_expired.status
+              ctx.body = await context.hub.view(turn.id)
+            } else await stream(ctx, context, turn.id, after)
+          },
+        },
+        {
+          method: 'GET',
+          path: under(path, '/api/v1/bots/:bot/conversations/:conversation/events'),
+          async handle(ctx) {
+            const bot = ctx.params['bot']!
+            if (!context.offers(bot)) throw new HubError('unknown_bot')
+            const { id } = await context.conversations.find(ctx.principal, bot, ctx.params['conversation']!)
+            await streamConversation(ctx, context, id, await placeOf(ctx, context, id))
           },
         },
       ],
@@ -70,6 +83,35 @@ async function stream(
     if (last >= 0) break
   }
   client.close()
+}
+
+/** For a second tab or device: stays open from turn to turn. */
+async function streamConversation(
+  ctx: RequestContext,
+  context: ChannelContext,
+  conversation: string,
+  place: { readonly turn: string; readonly seq: number } | undefined,
+): Promise<void> {
+  const client = openEventStream(ctx, context)
+  for await (const { turn, events } of context.hub.followConversation(conversation, place, client.signal)) {
+    await client.write(events.map((event) => frame(turn, event)))
+  }
+  client.close()
+}
+
+/** `Last-Event-ID` in the stream of a conversation: a turn of it and a number. */
+async function placeOf(
+  ctx: RequestContext,
+  context: ChannelContext,
+  conversation: string,
+): Promise<{ turn: string; seq: number } | undefined> {
+  const header = ctx.get('last-event-id')
+  if (!header) return undefined
+  const parts = /^(?<turn>[^/]+)\/(?<seq>\d{1,15})$/.exec(header)?.groups
+  if (!parts) throw new HubError('bad_cursor', { message: 'Send the id of an event you received, `{turn}/{seq}`.' })
+  const turn = await context.hub.turn(ctx.principal, parts['turn']!)
+  if (turn.conversation.id !== conversation) throw new HubError('unknown_turn')
+  return { turn: turn.id, seq: Number(parts['seq']) }
 }
 
 const frame = (turn: string, event: NumberedEvent): string =>

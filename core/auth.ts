@@ -39,6 +39,7 @@ export interface Caller {
 /** Says who sends a request, or undefined when it cannot tell. */
 export type Authenticate = (request: IncomingMessage) => Caller | undefined | Promise<Caller | undefined>
 
+/** One entry of `auth` in the config, as `apiKey()` and `jwt()` leave it: checked and built when the hub loads. */
 export interface AuthSpec<Bot extends string = string> extends PluginSpec<'auth', undefined, Authenticate> {
   /** The bots its options name; for the compiler only. */
   readonly bots?: Bot
@@ -199,6 +200,7 @@ export function principalOfKey(
   return toPrincipal({ key, ...granted })
 }
 
+/** Tells who sends a request, or throws: `unauthorized` when nobody of `auth` knows the caller. */
 export type Gatekeeper = ReturnType<typeof gatekeeper>
 
 /** Whether the request carries something that could have been meant as a key. */

@@ -1,4 +1,5 @@
 import type { Language } from './errors.ts'
+import type { Gate } from './gate.ts'
 import type { Provider, ProviderManifest } from './plugin.ts'
 import type { Respond } from './turn.ts'
 
@@ -31,6 +32,13 @@ export interface Bot {
   readonly answerWithinMs: number
   /** How long a turn may take in all, waiting not counted, in ms. */
   readonly deadlineMs: number
+  /** What happens to a message while a turn of its conversation is live. */
+  readonly whenBusy: 'queue' | 'reject' | 'interrupt'
+  /** What happens to a message while a turn of its conversation waits for an answer. */
+  readonly whenWaiting: 'refuse' | 'deny'
+  /** How long a turn goes on that nobody listens to, in ms; undefined: to its end. */
+  readonly abandonAfterMs: number | undefined
+  readonly gate: Gate
 }
 
 /** A bot as clients see it. */
@@ -40,6 +48,7 @@ export interface BotItem extends Profile {
   readonly simulated: boolean
 }
 
+/** Shows a bot to clients: its profile, what its provider can do and whether its upstream is simulated. */
 export const toBotItem = (bot: Bot): BotItem => ({
   bot: bot.name,
   ...bot.profile,

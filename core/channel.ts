@@ -4,6 +4,8 @@ import type { ParameterizedContext } from 'koa'
 import { z } from 'zod'
 import type { Audit } from './audit.ts'
 import type { Principal } from './auth.ts'
+import type { Bots } from './bots.ts'
+import type { Conversations } from './conversations.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { PluginContext } from './plugin.ts'
 import type { Delivery } from './store.ts'
@@ -14,6 +16,10 @@ export interface RequestContext extends ParameterizedContext {
   readonly params: Readonly<Record<string, string>>
 }
 
+/**
+ * An HTTP request that a channel answers. What `handle` throws is answered as `{ error }`, with the status of its
+ * code.
+ */
 export interface Route {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   /** As in @koa/router: `/api/v1/turns/:turn`. */
@@ -25,6 +31,10 @@ export interface Route {
   handle(ctx: RequestContext): Promise<void> | void
 }
 
+/**
+ * A path where a channel takes the connection over, as WebSocket does. The caller is known and its origin is allowed
+ * by then.
+ */
 export interface Upgrade {
   readonly path: string
   handle(request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal): void
@@ -44,11 +54,17 @@ export interface Channel {
   close?(): void | Promise<void>
 }
 
+/**
+ * What a channel is given when the hub builds it: the ways to send, read and list, each of which checks the
+ * principal.
+ */
 export interface ChannelContext extends PluginContext {
   /** The principal of an API key of the config, for channels that check their senders themselves. */
   readonly actAs: (key: string | undefined) => Principal
   readonly audit: Audit
   readonly hub: Dispatcher
+  readonly bots: Bots
+  readonly conversations: Conversations
   /** Whether the channel's `bots` option lets clients in to this bot; all bots by default. */
   readonly offers: (bot: string) => boolean
   /** Counts the streams and sockets that are open, for metrics. */

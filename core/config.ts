@@ -4,6 +4,8 @@ import type { Authenticate, AuthSpec } from './auth.ts'
 import type { Profile } from './bot.ts'
 import { HubError } from './errors.ts'
 import type { ChannelSpec, MiddlewareSpec, PluginSpec, ProviderSpec, StoreSpec } from './plugin.ts'
+import type { Duration } from './settings.ts'
+import { duration } from './settings.ts'
 import type { Middleware } from './turn.ts'
 
 /** A bot with more than its provider. */
@@ -22,6 +24,22 @@ export interface BotConfig {
   readonly answerWithinMs?: number
   /** How long a turn may take in all, waiting not counted, in ms. Default 30 minutes. */
   readonly deadlineMs?: number
+  /**
+   * A message while a turn of its conversation is live: it waits its turn, is refused with 409 `turn_running`, or ends
+   * the live one. Default `queue`.
+   */
+  readonly whenBusy?: 'queue' | 'reject' | 'interrupt'
+  /**
+   * A message while a turn of its conversation waits for consent: it is refused with 409 `turn_waiting`, or counts as a
+   * no. Default `refuse`.
+   */
+  readonly whenWaiting?: 'refuse' | 'deny'
+  /** A turn that nobody listens to any more. Default `{ cancelAfter: '10s' }`; 202 and webhook turns always go on. */
+  readonly onAbandon?: 'continue' | { readonly cancelAfter: Duration }
+  /** How many turns may be at the upstream at once; the others wait in line. Default: all. */
+  readonly maxConcurrent?: number
+  /** How many turns may begin at the upstream in a time. Default: all. */
+  readonly rate?: { readonly turns: number; readonly per: Duration }
 }
 
 /** What a deployment runs: the default export of `hub.config.ts`. */
@@ -35,6 +53,11 @@ export interface HubConfig<Bot extends string = string> {
   readonly auth?: readonly (AuthSpec<NoInfer<Bot>> | Authenticate)[] | Authenticate
   /** Serves `GET /metrics` on an address of its own, without a key; else it is where everything is, for admins. */
   readonly metrics?: { readonly host?: string; readonly port: number }
+  /**
+   * How long after its end a turn can be replayed event by event, and how long its message's id is known. Default 24
+   * hours and 7 days.
+   */
+  readonly keep?: { readonly events?: Duration; readonly messageIds?: Duration }
   /** Default: `sqlite()`, in `data/` beside the config file. */
   readonly store?: StoreSpec
   readonly bots: { readonly [Name in Bot]?: ProviderSpec | BotConfig }
@@ -49,13 +72,20 @@ export interface CheckedConfig {
   readonly listen: { readonly host: string; readonly port: number }
   readonly auth: readonly (Checked<AuthSpec> | Authenticate)[] | undefined
   readonly metrics: { readonly host: string; readonly port: number } | undefined
+  readonly keep: { readonly eventsMs: number; readonly messageIdsMs: number }
   readonly store: Checked<StoreSpec>
   readonly bots: ReadonlyMap<string, CheckedBot>
   readonly use: readonly (Checked<MiddlewareSpec> | Middleware)[]
   readonly channels: ReadonlyMap<string, Checked<ChannelSpec>>
 }
 
-export interface CheckedBot extends Required<Omit<BotConfig, 'provider' | 'use'>> {
+/** A bot of the config after all checks: defaults filled in, durations in ms. */
+export interface CheckedBot extends Required<
+  Omit<BotConfig, 'provider' | 'use' | 'onAbandon' | 'maxConcurrent' | 'rate'>
+> {
+  readonly onAbandon: 'continue' | { readonly cancelAfter: number }
+  readonly maxConcurrent: number | undefined
+  readonly rate: { readonly turns: number; readonly perMs: number } | undefined
   readonly provider: Checked<ProviderSpec>
   readonly use: readonly (Checked<MiddlewareSpec> | Middleware)[]
 }
@@ -87,6 +117,11 @@ const shape = z.strictObject({
     })
     .optional(),
   auth: z.union([functionOf<Authenticate>(), z.array(authentication()).min(1)]).optional(),
+  keep: z
+    .strictObject({ events: duration().prefault('24h'), messageIds: duration().prefault('7d') })
+    .prefault({})
+    .refine(({ events, messageIds }) => messageIds >= events, '`messageIds` cannot be shorter than `events`')
+    .transform(({ events, messageIds }) => ({ eventsMs: events, messageIdsMs: messageIds })),
   store: plugin<StoreSpec>('store'),
   bots: z.record(z.string(), z.unknown()).refine((bots) => Object.keys(bots).length > 0, 'name at least one bot'),
   use: z.array(middleware()).default([]),
@@ -113,6 +148,16 @@ const botShape = z.strictObject({
   queueLimit: z.int().min(0).max(10_000).default(100),
   answerWithinMs: z.int().positive().max(2_147_483_647).default(86_400_000),
   deadlineMs: z.int().positive().max(2_147_483_647).default(1_800_000),
+  whenBusy: z.enum(['queue', 'reject', 'interrupt']).default('queue'),
+  whenWaiting: z.enum(['refuse', 'deny']).default('refuse'),
+  onAbandon: z
+    .union([z.literal('continue'), z.strictObject({ cancelAfter: duration() })])
+    .prefault({ cancelAfter: '10s' }),
+  maxConcurrent: z.int().positive().optional(),
+  rate: z
+    .strictObject({ turns: z.int().positive(), per: duration() })
+    .transform(({ turns, per }) => ({ turns, perMs: per }))
+    .optional(),
 })
 
 const botName = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
@@ -165,7 +210,7 @@ export function checkConfig(config: unknown, changes: { host?: string; port?: nu
   const listen = { ...top.listen, ...changes }
   if (!top.auth) checkListen(listen.host, problems)
   if (problems.length > 0 || !store) throw invalid(problems)
-  return { listen, auth, metrics: top.metrics, store, bots, use, channels }
+  return { listen, auth, metrics: top.metrics, keep: top.keep, store, bots, use, channels }
 }
 
 /** The parts of a misshapen config that can be checked all the same. */
@@ -174,6 +219,7 @@ function salvage(config: unknown) {
   const { auth, metrics, store, bots, channels, use } = shape.shape
   return {
     listen: { host: '127.0.0.1', port: 0 },
+    keep: { eventsMs: 0, messageIdsMs: 0 },
     metrics: metrics.safeParse(given['metrics']).data,
     auth: auth.safeParse(given['auth']).data,
     store: store.safeParse(given['store']).data,
@@ -199,7 +245,8 @@ function checkBot(name: string, value: unknown, problems: Problem[]): CheckedBot
   if (!bot) return undefined
   const provider = checkPlugin(bot.provider, alone.success ? place : `${place}.provider`, problems)
   const use = checkMiddleware(bot.use, `${place}.use`, problems)
-  return provider && { ...bot, provider, use }
+  const { maxConcurrent, rate } = bot
+  return provider && { ...bot, provider, use, maxConcurrent, rate }
 }
 
 const checkMiddleware = (

@@ -7,8 +7,10 @@ import type { Language } from './errors.ts'
 
 /** A message that is exactly one of these words shows a path; `docs/demo-bots.md` says what each bot does. */
 export const demoWords = ['/long', '/slow', '/fail', '/busy', '/cut', '/consent', '/tools', '/think', '/card'] as const
+/** One of `demoWords`. */
 export type DemoWord = (typeof demoWords)[number]
 
+/** The word a message consists of, spaces around it aside; undefined for ordinary words. */
 export const demoWord = (text: string): DemoWord | undefined => demoWords.find((word) => word === text.trim())
 
 /** The language of a text, by its characters; a few common ones tell the two Chinese scripts apart. */

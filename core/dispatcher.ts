@@ -1,28 +1,18 @@
-import { closest } from 'fastest-levenshtein'
 import type { Audit, AuditEntry } from './audit.ts'
 import type { Principal } from './auth.ts'
 import { mayUse, speakingFor } from './auth.ts'
-import type { Bot, BotItem } from './bot.ts'
-import { toBotItem } from './bot.ts'
+import { Attendance } from './attendance.ts'
+import type { Bot } from './bot.ts'
+import type { Bots } from './bots.ts'
+import { ownerOf } from './bots.ts'
 import type { Clock } from './clock.ts'
 import { asHubError, HubError } from './errors.ts'
 import type { CancelledBy, ConsentDecision, LoggedEvent, NumberedEvent, TerminalEvent, ToolOutput } from './events.ts'
-import { digest, newId } from './ids.ts'
+import { digest, isConversationId, newId } from './ids.ts'
 import type { Logger } from './log.ts'
-import type { ConversationRef, FileRef, JsonObject, Message } from './message.ts'
+import type { FileRef, JsonObject, Message } from './message.ts'
 import type { Metrics } from './metrics.ts'
-import type { Thread, Upload } from './plugin.ts'
-import type {
-  AcceptInput,
-  ConversationItem,
-  Owner,
-  Page,
-  PageOptions,
-  RecordItem,
-  Store,
-  TurnRow,
-  TurnStatus,
-} from './store.ts'
+import type { AcceptInput, AcceptResult, Owner, Store, TurnRow, TurnStatus } from './store.ts'
 import { isEnded } from './store.ts'
 import { Transcript } from './transcript.ts'
 import { TurnLog } from './turn-log.ts'
@@ -50,12 +40,15 @@ export interface Inbound {
   readonly bypassConsent?: boolean | undefined
   /** The channel is owed the turn's end, and delivers it from the outbox. */
   readonly owed?: boolean
+  /** Its client does not stay: the turn goes on though nobody listens. */
+  readonly detached?: boolean
   /** A message that cannot run now is taken all the same, and its turn fails at once. */
   readonly acceptAnyway?: boolean
 }
 
+/** What a dispatcher works with; one dispatcher to a store. */
 export interface DispatcherOptions {
-  readonly bots: ReadonlyMap<string, Bot>
+  readonly bots: Bots
   readonly store: Store
   readonly clock: Clock
   readonly logger: Logger
@@ -87,7 +80,7 @@ class TurnCancelled extends HubError {
  * bot yields into the log, and decides what a principal may see. Channels call it; it calls nobody but bots and store.
  */
 export class Dispatcher {
-  readonly #bots: ReadonlyMap<string, Bot>
+  readonly #bots: Bots
   readonly #store: Store
   readonly #clock: Clock
   readonly #logger: Logger
@@ -97,6 +90,7 @@ export class Dispatcher {
   readonly #log: TurnLog
   readonly #runs = new Map<string, Run>()
   readonly #expiries = new Map<string, NodeJS.Timeout>()
+  readonly #attendance = new Attendance((turn) => this.#abandon(turn))
   readonly #locks = new Map<string, Promise<unknown>>()
   #draining = false
 
@@ -131,55 +125,99 @@ export class Dispatcher {
   async send(caller: Principal, inbound: Inbound): Promise<{ readonly turn: TurnRow; readonly created: boolean }> {
     if (this.#draining) throw new HubError('shutting_down', { retryAfterMs: 5000 })
     const principal = speakingFor(caller, inbound.user)
-    const bot = this.#bot(principal, inbound.bot)
+    const bot = this.#bots.find(principal, inbound.bot)
     if (inbound.bypassConsent && !principal.bypassConsent) throw new HubError('bypass_forbidden')
-    const owner = ownerOf(bot, principal)
-    const id = inbound.id || newId('msg')
-    const conversation = conversationOf(inbound)
-    const message: Message = {
-      id,
-      text: inbound.text,
-      files: await this.#files(owner, inbound),
-      ...(inbound.payload ? { payload: inbound.payload } : {}),
-    }
-    const result = await this.#store.accept({
-      ...owner,
-      turn: newId('turn'),
-      conversation,
-      newConversation: newId('conv'),
-      message,
-      fingerprint: digest(message.text, JSON.stringify(inbound.files ?? []), JSON.stringify(message.payload ?? null)),
-      channel: inbound.channel,
-      debug: bot.raw || (principal.trusted && (inbound.debug ?? false)),
-      bypassConsent: inbound.bypassConsent ?? false,
-      at: this.#clock.now(),
-      queueLimit: bot.queueLimit,
-      ...(inbound.owed ? { owedTo: inbound.channel } : {}),
-      ...(inbound.acceptAnyway ? { refusal: refusalOf(bot) } : {}),
-    })
+    if (!inbound.acceptAnyway) bot.gate.check()
+    const result = await this.#accept(bot, await this.#toAccept(bot, principal, inbound), inbound)
     if (inbound.owed) this.#onOwed()
     switch (result.outcome) {
       case 'created':
+        this.conversationChanged(result.turn.conversation.id)
         if (result.turn.bypassConsent) this.#audited('consent bypassed', result.turn, principal)
         if (result.turn.status === 'running') this.#start(result.turn)
+        else if (bot.whenBusy === 'interrupt') void this.#interrupt(result.turn)
         return { turn: result.turn, created: true }
       case 'duplicate':
+        if (inbound.detached || inbound.owed) this.#attendance.release(result.turn.id)
         return { turn: result.turn, created: false }
       case 'mismatch':
         throw new HubError('idempotency_mismatch', { turn: result.turn.id })
       case 'waiting':
         throw new HubError('turn_waiting', { turn: result.turn.id })
       case 'queue_full':
+        if (bot.whenBusy === 'reject') throw new HubError('turn_running')
         throw new HubError('queue_full', { retryAfterMs: 1000 })
       case 'unknown_conversation':
         throw new HubError('unknown_conversation')
     }
   }
 
+  async #toAccept(bot: Bot, principal: Principal, inbound: Inbound): Promise<AcceptInput> {
+    const owner = ownerOf(bot, principal)
+    const message: Message = {
+      id: inbound.id || newId('msg'),
+      text: inbound.text,
+      files: await this.#files(owner, inbound),
+      ...(inbound.payload ? { payload: inbound.payload } : {}),
+    }
+    return {
+      ...owner,
+      turn: newId('turn'),
+      conversation: conversationOf(inbound),
+      newConversation: newId('conv'),
+      message,
+      fingerprint: digest(message.text, JSON.stringify(inbound.files ?? []), JSON.stringify(message.payload ?? null)),
+      channel: inbound.channel,
+      debug: bot.raw || (principal.trusted && (inbound.debug ?? false)),
+      bypassConsent: inbound.bypassConsent ?? false,
+      detached: (inbound.detached ?? false) || (inbound.owed ?? false),
+      at: this.#clock.now(),
+      queueLimit: bot.whenBusy === 'reject' ? 0 : bot.queueLimit,
+      ...(inbound.owed ? { owedTo: inbound.channel } : {}),
+    }
+  }
+
+  /** Accepts a message; one that is refused is tried again where the bot or the channel wants it. */
+  async #accept(bot: Bot, input: AcceptInput, { acceptAnyway }: Inbound): Promise<AcceptResult> {
+    let result = await this.#store.accept(input)
+    if (result.outcome === 'waiting' && bot.whenWaiting === 'deny') {
+      await this.#deny(result.turn)
+      result = await this.#store.accept(input)
+    }
+    const refused = result.outcome === 'waiting' || result.outcome === 'queue_full'
+    return refused && acceptAnyway ? this.#store.accept({ ...input, refusal: refusalOf(bot) }) : result
+  }
+
+  /** A new message answers for the user: no. The turn goes on without the calls, and the message after it. */
+  async #deny(turn: TurnRow): Promise<void> {
+    const { pending } = await this.#transcript(turn)
+    if (pending?.for !== 'consent') return this.cancel(turn, 'superseded')
+    const decisions = pending.calls.map(({ call }) => ({ call, result: 'deny_once' }) as const)
+    try {
+      await this.#answer(turn, 'consent', decisions, [{ type: 'consent.answered', decisions, by: 'policy' }])
+    } catch (error) {
+      // Somebody else answered first; that counts.
+      if (!(error instanceof HubError && /^(already_decided|not_waiting)$/.test(error.code))) throw error
+    }
+  }
+
+  /** A new message ends what its conversation was busy with, the queued ones first so that none of them starts. */
+  async #interrupt(turn: TurnRow): Promise<void> {
+    const others = (await this.#store.liveTurns(turn.conversation.id)).filter((other) => other.id !== turn.id)
+    for (const other of others.toReversed()) {
+      if (other.createdAt <= turn.createdAt) await this.cancel(other, 'superseded')
+    }
+  }
+
+  #abandon(turn: string): void {
+    this.#runs.get(turn)?.abort.abort(new TurnCancelled('abandoned'))
+  }
+
   /** @throws HubError `unknown_turn`, also for somebody else's */
   async turn(principal: Principal, id: string): Promise<TurnRow> {
     const turn = await this.#store.turn(id)
     if (!turn || turn.key !== principal.key || !mayUse(principal, turn.bot)) throw new HubError('unknown_turn')
+    this.#attendance.touch(id)
     return turn
   }
 
@@ -190,9 +228,48 @@ export class Dispatcher {
     return toTurnObject(turn, (await this.#store.result(id)) ?? (await this.#transcript(turn)))
   }
 
-  /** The events of a turn in groups, as they are committed: see `TurnLog.follow`. */
-  follow(turn: string, after: number, signal: AbortSignal): AsyncIterable<readonly NumberedEvent[]> {
-    return this.#log.follow(turn, after, signal)
+  /** The events of a turn in groups, as they are committed: see `TurnLog.follow`. Whoever follows is listening. */
+  async *follow(turn: string, after: number, signal: AbortSignal): AsyncGenerator<readonly NumberedEvent[]> {
+    this.#attendance.arrive(turn)
+    try {
+      yield* this.#log.follow(turn, after, signal)
+    } finally {
+      this.#attendance.leave(turn)
+    }
+  }
+
+  /**
+   * The events of every turn of a conversation, one turn after the other: from the place of the cursor, or from the
+   * turns that are live now. Ends when the conversation is deleted or the signal aborts.
+   */
+  async *followConversation(
+    conversation: string,
+    cursor: { readonly turn: string; readonly seq: number } | undefined,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ readonly turn: string; readonly events: readonly NumberedEvent[] }> {
+    const news = this.#log.watch(conversation, signal)
+    const [live] = cursor ? [] : await this.#store.liveTurns(conversation)
+    let last = cursor?.turn ?? live?.id ?? (await this.#store.nextTurn(conversation))?.id
+    if (cursor || live) yield* this.#labelled(last!, cursor?.seq ?? 0, signal)
+    while (!signal.aborted) {
+      news.reset()
+      const next = await this.#store.nextTurn(conversation, last)
+      // The last turn can be gone only with its conversation, or because it is older than anything is kept.
+      if (next && next.id !== last) {
+        last = next.id
+        yield* this.#labelled(next.id, 0, signal)
+      } else if (last !== undefined && !(await this.#store.turn(last))) return
+      else await news.changed()
+    }
+  }
+
+  async *#labelled(turn: string, after: number, signal: AbortSignal) {
+    for await (const events of this.follow(turn, after, signal)) yield { turn, events }
+  }
+
+  /** Tells those who follow a conversation that it has a new turn, or is gone. */
+  conversationChanged(conversation: string): void {
+    this.#log.announce(conversation)
   }
 
   /** Resolves when the status is no longer `status`, or the signal aborts. */
@@ -271,98 +348,6 @@ export class Dispatcher {
     })
   }
 
-  /** The bots the principal may use. */
-  bots(principal: Principal): readonly BotItem[] {
-    return [...this.#bots.values()].filter((bot) => mayUse(principal, bot.name)).map(toBotItem)
-  }
-
-  /** @throws HubError `unknown_bot` */
-  conversations(principal: Principal, bot: string, options: PageOptions): Promise<Page<ConversationItem>> {
-    return this.#store.conversations(ownerOf(this.#bot(principal, bot), principal), options)
-  }
-
-  /** @throws HubError `unknown_bot`, `unknown_conversation` */
-  async records(
-    principal: Principal,
-    bot: string,
-    conversation: string,
-    options: PageOptions,
-  ): Promise<Page<RecordItem>> {
-    return this.#store.records((await this.#conversation(principal, bot, conversation)).id, options)
-  }
-
-  /**
-   * Deletes a conversation, here and upstream; a live turn of it ends as `turn.cancelled`, `by: "deleted"`.
-   * @throws HubError `unknown_bot`, `unknown_conversation`
-   */
-  async forget(principal: Principal, botName: string, nameOrId: string): Promise<void> {
-    const bot = this.#bot(principal, botName)
-    const conversation = await this.#conversation(principal, botName, nameOrId)
-    const live = await this.#store.liveTurns(conversation.id)
-    // Queued ones first, so that none starts when the live one ends.
-    for (const turn of live.toReversed()) {
-      const run = this.#runs.get(turn.id)
-      await this.cancel(turn, 'deleted')
-      await run?.done
-    }
-    const thread = await this.#thread(bot, principal, conversation)
-    await this.#store.forget(conversation.id)
-    this.#audit.record({
-      what: 'conversation deleted',
-      by: principal.key,
-      bot: bot.name,
-      details: { conversation: conversation.id },
-    })
-    await bot.provider.forget?.(thread).catch((error: unknown) => {
-      this.#logger.warn(
-        { err: error, bot: bot.name, conversation: conversation.id },
-        'upstream kept a deleted conversation',
-      )
-    })
-  }
-
-  /**
-   * Streams a file to the bot's upstream.
-   * @throws HubError `unknown_bot`, `unknown_conversation`, `files_unsupported`, or what the provider throws
-   */
-  async upload(
-    principal: Principal,
-    botName: string,
-    conversationName: string,
-    upload: Upload,
-    signal: AbortSignal,
-  ): Promise<FileRef> {
-    const bot = this.#bot(principal, botName)
-    if (!bot.manifest.files || !bot.provider.upload) throw new HubError('files_unsupported')
-    const owner = ownerOf(bot, principal)
-    const conversation = isConversationId(conversationName)
-      ? await this.#conversation(principal, botName, conversationName)
-      : await this.#store.openConversation(owner, conversationName, newId('conv'), this.#clock.now())
-    const thread = await this.#thread(bot, principal, conversation)
-    let bytes = 0
-    async function* counted(): AsyncGenerator<Uint8Array> {
-      for await (const chunk of upload.stream) {
-        bytes += chunk.length
-        yield chunk
-      }
-    }
-    const upstream = await bot.provider.upload({ ...upload, stream: counted() }, thread, signal)
-    const file: FileRef = { id: newId('file'), name: upload.name, bytes, mime: upload.mime, upstream }
-    await this.#store.addFile({ ...file, conversation: conversation.id }, this.#clock.now())
-    return file
-  }
-
-  async #thread(bot: Bot, principal: Principal, conversation: ConversationRef): Promise<Thread> {
-    const thread = await this.#store.thread(conversation.id)
-    return { bot: bot.name, principal, conversation, ...(thread === undefined ? {} : { thread }) }
-  }
-
-  async #conversation(principal: Principal, bot: string, nameOrId: string): Promise<ConversationRef> {
-    const found = await this.#store.conversation(ownerOf(this.#bot(principal, bot), principal), nameOrId)
-    if (!found) throw new HubError('unknown_conversation')
-    return found
-  }
-
   async #files(owner: Owner, { conversation, files = [] }: Inbound): Promise<readonly FileRef[]> {
     if (files.length === 0) return []
     const where = conversation ? await this.#store.conversation(owner, conversation) : undefined
@@ -374,16 +359,6 @@ export class Dispatcher {
       })
     }
     return found
-  }
-
-  #bot(principal: Principal, name: string): Bot {
-    const bot = this.#bots.get(name)
-    if (bot && mayUse(principal, name)) return bot
-    const known = this.bots(principal).map((each) => each.bot)
-    const meant = known.length > 0 ? `; did you mean ${JSON.stringify(closest(name, known))}?` : '.'
-    throw new HubError('unknown_bot', {
-      message: `There is no bot ${JSON.stringify(name)}${meant} GET /api/v1/bots lists those you may use.`,
-    })
   }
 
   /** Goes on with what an earlier process left. */
@@ -437,9 +412,12 @@ export class Dispatcher {
       .catch((error: unknown) => this.#logger.error({ err: error, turn: turn.id }, 'a turn could not be written'))
       .finally(() => {
         this.#runs.delete(turn.id)
+        this.#attendance.release(turn.id)
         this.#log.close(turn.id)
       })
     this.#runs.set(turn.id, { abort, done })
+    const graceMs = this.#bots.get(turn.bot)?.abandonAfterMs
+    if (!turn.detached && graceMs !== undefined) this.#attendance.watch(turn.id, graceMs)
   }
 
   /** What the last commit took from the queue stays for the next start. */
@@ -625,14 +603,6 @@ function refusalOf({ profile }: Bot): NonNullable<AcceptInput['refusal']> {
   })
   return { waiting: result('turn_waiting'), queueFull: result('queue_full') }
 }
-
-const ownerOf = (bot: Bot, principal: Principal): Owner => ({
-  bot: bot.name,
-  key: principal.key,
-  ...(principal.user ? { user: principal.user } : {}),
-})
-
-const isConversationId = (name: string): boolean => name.startsWith('conv_')
 
 function conversationOf({ conversation, id }: Inbound): { name: string } | { id: string } | 'new' {
   if (conversation) return isConversationId(conversation) ? { id: conversation } : { name: conversation }

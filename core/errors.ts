@@ -77,6 +77,13 @@ export const failures = {
     retryable: false,
     en: 'A turn of this conversation waits for an answer. Answer or cancel it first.',
   },
+  turn_running: {
+    status: 409,
+    retryable: true,
+    en: 'This conversation is busy with an earlier message. Wait for its answer, then send this one.',
+    'zh-Hant': '這個對話正在處理上一則訊息，請等待回覆後再傳送。',
+    'zh-Hans': '此对话正在处理上一条消息，请等待回复后再发送。',
+  },
   already_decided: { status: 409, retryable: false, en: 'This call already has its answer; the first one counts.' },
   not_waiting: { status: 409, retryable: false, en: 'This turn does not wait for that.' },
   events_expired: { status: 410, retryable: false, en: 'The events of this turn are no longer kept.' },
@@ -254,8 +261,13 @@ export const failures = {
   config_invalid: { status: 500, retryable: false, en: 'The config is not valid.' },
 } as const satisfies Record<string, Failure>
 
+/** A code of the table: what clients find in `error.code`, and tests may rely on. */
 export type FailureCode = keyof typeof failures
 
+/**
+ * What is known of a failure beside its code. Only `message`, `retryAfterMs` and `upstream` reach clients; `cause`
+ * stays in the log.
+ */
 export interface HubErrorOptions {
   /** Replaces the table's sentence. For clients: no secret and no vendor text in it. */
   readonly message?: string

@@ -18,17 +18,23 @@ export interface PendingCall extends ToolCall {
   readonly alreadyAllowed: boolean
 }
 
+/**
+ * What was decided about one call. `allow_always` also allows later calls of the tool, where the upstream remembers
+ * that.
+ */
 export interface ConsentDecision {
   readonly call: string
   readonly result: 'allow_once' | 'allow_always' | 'deny_once'
   readonly reason?: string
 }
 
+/** The answer to one tool call, as the model will see it. */
 export interface ToolOutput {
   readonly call: string
   readonly output: Json
 }
 
+/** What a turn cost at its model, in tokens. */
 export interface Usage {
   readonly inputTokens: number
   readonly outputTokens: number
@@ -124,6 +130,10 @@ export type TurnEvent =
   | { readonly type: 'turn.cancelled'; readonly text: string; readonly by: CancelledBy }
   | { readonly type: 'turn.interrupted'; readonly text: string; readonly error: PublicError }
 
+/**
+ * Who stopped a turn: its client, nobody listening, a newer message, a deleted conversation, the hub stopping, or an
+ * admin.
+ */
 export type CancelledBy = 'client' | 'abandoned' | 'superseded' | 'deleted' | 'shutdown' | 'admin'
 
 /** What the log holds: every event but the unnumbered `upstream`. */

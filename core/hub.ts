@@ -6,7 +6,11 @@ import type { ChannelContext } from './channel.ts'
 import type { Clock } from './clock.ts'
 import { systemClock } from './clock.ts'
 import type { Checked, CheckedBot, CheckedConfig } from './config.ts'
+import { Bots } from './bots.ts'
+import { Conversations } from './conversations.ts'
 import { Dispatcher } from './dispatcher.ts'
+import { Gate } from './gate.ts'
+import { Retention } from './retention.ts'
 import { HubError } from './errors.ts'
 import type { Logger } from './log.ts'
 import { createLogger } from './log.ts'
@@ -15,6 +19,7 @@ import { Outbox } from './outbox.ts'
 import type { MiddlewareContext, MiddlewareSpec, PluginContext } from './plugin.ts'
 import type { HubServer, Mounted } from './server.ts'
 import { startServer } from './server.ts'
+import { namingFailures } from './store.ts'
 import { Services, token } from './services.ts'
 import type { Middleware } from './turn.ts'
 import { compose } from './turn.ts'
@@ -26,7 +31,9 @@ const closeMs = 2000
 
 /** The services that plugins share and tests replace. */
 export const clockToken = token<Clock>('clock')
+/** Where the hub and its plugins log. */
 export const loggerToken = token<Logger>('logger')
+/** What requests to upstreams are made with. */
 export const fetchToken = token<typeof fetch>('fetch')
 
 /** A running hub. Disposing it drains and stops it. */
@@ -41,10 +48,13 @@ export interface Hub extends AsyncDisposable {
   readonly doors: readonly { readonly channel: string; readonly door: string }[]
   /** What channels have to say to a person, such as a secret that is shown once. */
   readonly notices: readonly string[]
+  /** Takes away now what is no longer kept; else it happens every ten minutes. */
+  sweep(): Promise<void>
   /** Drains: new work is refused, live turns have `graceMs` (20 s) to end. Then everything is closed. */
   stop(graceMs?: number): Promise<void>
 }
 
+/** What a hub needs beside its config. */
 export interface HubOptions {
   /** What relative paths in the config are relative to. */
   readonly folder: string
@@ -83,28 +93,32 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     fetch: services.get(fetchToken),
   })
 
-  const store = await config.store.create(config.store.options, contextFor('store'))
+  const store = namingFailures(await config.store.create(config.store.options, contextFor('store')))
   services.defer(() => store.close())
   const metrics = new Metrics(() => store.backlog())
   const audit = new Audit(store, clock, logger)
   services.defer(() => audit.flush())
   const identify = gatekeeper(config.auth && (await Promise.all(config.auth.map(buildAuth))))
-  const bots = new Map<string, Bot>()
+  const built = new Map<string, Bot>()
   for (const [name, bot] of config.bots) {
-    bots.set(
+    built.set(
       name,
       await buildBot(name, bot, config.use, services, { ...contextFor(name), store, audit: audit.record }, metrics),
     )
   }
 
+  const bots = new Bots(built)
   const mounted: Mounted[] = []
   const outbox = new Outbox({ store, clock, logger, deliverer: (name) => delivererOf(mounted, name) })
   const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics, onOwed: () => outbox.wake() })
+  const conversations = new Conversations({ bots, store, dispatcher, clock, logger, audit })
   for (const [name, spec] of config.channels) {
     const { bots: offered, origins } = spec.options as { bots?: readonly string[]; origins?: readonly string[] }
     const context: ChannelContext = {
       ...contextFor(name),
       hub: dispatcher,
+      bots,
+      conversations,
       offers: (bot) => offered?.includes(bot) ?? true,
       openStreams: metrics.openStreams(name),
       audit,
@@ -132,6 +146,8 @@ async function build(config: CheckedConfig, folder: string, services: Services):
   })
 
   outbox.wake()
+  const retention = new Retention({ store, clock, logger, ...config.keep })
+  services.defer(() => retention.stop())
 
   let stopped: Promise<void> | undefined
   const stop = (graceMs = drainMs) => (stopped ??= stopAll({ dispatcher, outbox, mounted, server, services }, graceMs))
@@ -142,6 +158,7 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     audit,
     doors: mounted.map(({ name, channel }) => ({ channel: name, door: channel.door })),
     notices: mounted.flatMap(({ channel }) => channel.notices ?? []),
+    sweep: () => retention.sweep(),
     stop,
     [Symbol.asyncDispose]: () => stop(0),
   }
@@ -176,20 +193,20 @@ async function buildBot(
   context: Omit<MiddlewareContext, 'bot'>,
   metrics: Metrics,
 ): Promise<Bot> {
-  const { provider: spec, profile, raw, queueLimit, answerWithinMs, deadlineMs } = config
+  const { provider: spec, use, history, onAbandon, maxConcurrent, rate, ...settings } = config
   const provider = await spec.create(spec.options, context)
   services.defer(() => provider.close?.())
   const { manifest } = spec
   const middleware = [metrics.watch(context.clock)]
-  for (const each of [...outer, ...config.use]) {
+  for (const each of [...outer, ...use]) {
     middleware.push(
-      isSpec(each)
-        ? await each.create(each.options, { ...context, bot: { name, history: config.history, manifest } })
-        : each,
+      isSpec(each) ? await each.create(each.options, { ...context, bot: { name, history, manifest } }) : each,
     )
   }
-  const respond = compose(middleware, (turn) => provider.respond(turn))
-  return { name, profile, manifest, provider, respond, raw, queueLimit, answerWithinMs, deadlineMs }
+  const gate = new Gate({ maxConcurrent, rate }, context.clock)
+  const respond = compose([...middleware, gate.middleware], (turn) => provider.respond(turn))
+  const abandonAfterMs = onAbandon === 'continue' ? undefined : onAbandon.cancelAfter
+  return { name, manifest, provider, respond, gate, abandonAfterMs, ...settings }
 }
 
 const buildAuth = async (each: Checked<AuthSpec> | Authenticate): Promise<Authenticate> =>

@@ -9,3 +9,6 @@ export const newId = (kind: 'turn' | 'conv' | 'msg' | 'file', now = Date.now()):
 /** The same digest for the same parts, whatever stands in them: for names that must not tell what they were made of. */
 export const digest = (...parts: readonly string[]): string =>
   createHash('sha256').update(JSON.stringify(parts)).digest('hex')
+
+/** Whether a name is an id of the hub's own rather than one that a client chose. */
+export const isConversationId = (name: string): boolean => name.startsWith('conv_')

@@ -79,6 +79,7 @@ export class Metrics {
     collectDefaultMetrics({ register: processMetrics })
   }
 
+  /** `durationMs`: from the acceptance of its message to its end. */
   turnEnded(turn: { readonly bot: string; readonly channel: string }, status: TurnStatus, durationMs: number): void {
     this.#turns.inc({ bot: turn.bot, channel: turn.channel, status })
     this.#turnDuration.observe(durationMs / 1000)
@@ -109,6 +110,7 @@ export class Metrics {
     }
   }
 
+  /** Counts a commit of the turn log, and how long it took. */
   commit(durationMs: number): void {
     this.#commits.observe(durationMs / 1000)
   }

@@ -28,7 +28,13 @@ export async function sendMessage(
   if (!offers(bot)) throw new HubError('unknown_bot')
   const body = await readJson(ctx, messageBody)
   const id = body.id ?? (ctx.get('idempotency-key') || undefined)
-  const inbound = { ...body, id: id === undefined ? undefined : check(clientName, id), bot, channel: name }
+  const inbound = {
+    ...body,
+    id: id === undefined ? undefined : check(clientName, id),
+    bot,
+    channel: name,
+    detached: respondsAsync(ctx),
+  }
   const { turn } = await hub.send(ctx.principal, inbound)
   return { turn, after: 0 }
 }
@@ -52,3 +58,7 @@ export const turnOf = async (ctx: RequestContext, { hub, offers }: ChannelContex
   if (!offers(turn.bot)) throw new HubError('unknown_turn')
   return turn
 }
+
+/** `Prefer: respond-async` (RFC 7240): the client takes a 202 now and the answer later. */
+export const respondsAsync = (ctx: RequestContext): boolean =>
+  /(^|[,;\s])respond-async([,;\s]|$)/i.test(ctx.get('prefer'))

@@ -12,6 +12,7 @@ export const deliverySchedule: readonly number[] = [
 const laneWidth = 4
 const maxTimerMs = 60_000
 
+/** What an outbox carries from and to. */
 export interface OutboxOptions {
   readonly store: Pick<Store, 'dueDeliveries' | 'settleDelivery'>
   readonly clock: Clock

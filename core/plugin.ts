@@ -36,6 +36,7 @@ export interface Thread {
   readonly thread?: Json
 }
 
+/** A file on its way to the upstream. `stream` can be read once, and throws when the file is over its limit. */
 export interface Upload {
   readonly name: string
   readonly mime: string
@@ -67,6 +68,7 @@ export interface PluginContext {
   readonly folder: string
 }
 
+/** What a middleware is given when the hub builds it, once for each bot it stands around. */
 export interface MiddlewareContext extends PluginContext {
   /** Writes to the audit log. */
   readonly audit: Audit['record']
@@ -83,11 +85,15 @@ export interface PluginSpec<Kind extends string, Context, Built> {
   create(options: unknown, context: Context): Built | Promise<Built>
 }
 
+/** What `asgard()` or another provider factory leaves in the config. */
 export interface ProviderSpec extends PluginSpec<'provider', PluginContext, Provider> {
   readonly manifest: ProviderManifest
 }
+/** What `retry()` or another middleware factory leaves in the config. */
 export interface MiddlewareSpec extends PluginSpec<'middleware', MiddlewareContext, Middleware> {}
+/** What `sqlite()` or another store factory leaves in the config. */
 export interface StoreSpec extends PluginSpec<'store', PluginContext, Store> {}
+/** What `rest()` or another channel factory leaves in the config. */
 export interface ChannelSpec<Bot extends string = string> extends PluginSpec<'channel', ChannelContext, Channel> {
   /** The bots its options name; for the compiler only. */
   readonly bots?: Bot

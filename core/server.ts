@@ -20,6 +20,7 @@ export interface Mounted {
   readonly origins: readonly string[] | undefined
 }
 
+/** Where to listen, and for whom. */
 export interface ServerOptions {
   readonly host: string
   readonly port: number
@@ -37,6 +38,7 @@ export interface ServerOptions {
   readonly ready: () => boolean
 }
 
+/** A server that listens. */
 export interface HubServer {
   /** `http://127.0.0.1:9527` */
   readonly url: string
@@ -155,7 +157,8 @@ const answerErrors =
       if (ctx.status === 405 || ctx.status === 501) throw new HubError('method_not_allowed')
     } catch (cause) {
       const error = asHubError(cause)
-      if (error.code === 'internal') logger.error({ err: cause, path: ctx.path }, 'a request failed')
+      if (error.code === 'internal' || error.code === 'store_unavailable')
+        logger.error({ err: cause, path: ctx.path }, 'a request failed')
       if (ctx.headerSent || !ctx.writable) {
         ctx.respond = false
         ctx.res.destroy()

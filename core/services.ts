@@ -9,6 +9,7 @@ export interface Token<T> {
   readonly type?: T
 }
 
+/** Makes the token of a service; `name` is for error messages, and two tokens of one name are two services. */
 export const token = <T>(name: string): Token<T> => ({ symbol: Symbol(name) })
 
 /**

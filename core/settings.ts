@@ -83,3 +83,18 @@ function readSecretFile(path: string): string | undefined {
     return undefined
   }
 }
+
+const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
+
+/** An option that is a time: a number of ms, or `500ms`, `10s`, `5m`, `24h`, `7d`. Its value is in ms. */
+export const duration = () =>
+  z
+    .union([z.int().nonnegative(), z.templateLiteral([z.number().nonnegative(), z.enum(['ms', 's', 'm', 'h', 'd'])])])
+    .transform((given) => {
+      if (typeof given === 'number') return given
+      const [, count, unit] = /^([\d.]+)(ms|s|m|h|d)$/.exec(given)!
+      return Math.round(Number(count) * units[unit as keyof typeof units])
+    })
+
+/** What `duration()` takes: ms, or a number with a unit. */
+export type Duration = number | `${number}${keyof typeof units}`

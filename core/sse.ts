@@ -10,6 +10,7 @@ export interface SourceEvent {
   readonly data: string
 }
 
+/** What to ask an upstream, and how much of its silence and size to bear. */
 export interface EventRequest {
   readonly fetch: typeof fetch
   readonly url: string | URL

@@ -1,11 +1,14 @@
 import type { AuditEntry } from './audit.ts'
+import { asHubError } from './errors.ts'
 import type { NumberedEvent, PublicError, TurnEvent, Usage } from './events.ts'
 import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject, Message } from './message.ts'
 import type { Backlog } from './metrics.ts'
 
+/** Where a turn is: `queued → running → ended`, with `waiting` parked off `running`. The last four are final. */
 export type TurnStatus = 'queued' | 'running' | 'waiting' | 'completed' | 'failed' | 'cancelled' | 'interrupted'
 
 const ended: ReadonlySet<TurnStatus> = new Set(['completed', 'failed', 'cancelled', 'interrupted'])
+/** Whether a status is final. */
 export const isEnded = (status: TurnStatus): boolean => ended.has(status)
 
 /** Whose names a conversation's name is unique among. */
@@ -25,6 +28,10 @@ export interface TurnRow extends Owner {
   readonly channel: string
   readonly debug: boolean
   readonly bypassConsent: boolean
+  /** It goes on though nobody listens: its client reads the answer later, or is owed it. */
+  readonly detached: boolean
+  /** Its events are gone, but for the whole messages and the end. */
+  readonly compacted: boolean
   /** Of the last event in the log. */
   readonly seq: number
   /** The writer that may append; an older one is refused. */
@@ -53,6 +60,7 @@ export interface BotMessage {
   readonly payload?: Json
 }
 
+/** Everything about a message that its acceptance writes; `at` in ms since the epoch. */
 export interface AcceptInput extends Owner {
   readonly turn: string
   /** Which conversation: the client's name or `conv_…` id, or a new one. */
@@ -65,6 +73,7 @@ export interface AcceptInput extends Owner {
   readonly channel: string
   readonly debug: boolean
   readonly bypassConsent: boolean
+  readonly detached: boolean
   readonly at: number
   /** How many turns may wait behind the live one of a conversation. */
   readonly queueLimit: number
@@ -89,10 +98,15 @@ export interface Delivery {
   readonly attempts: number
 }
 
+/** What became of one try at a delivery; `retryAt` in ms since the epoch. */
 export type DeliveryState =
   | { readonly state: 'delivered' | 'failed' }
   | { readonly state: 'pending'; readonly retryAt: number }
 
+/**
+ * What became of a message. Only `created` has stored it; `duplicate` and `mismatch` name the turn that its id
+ * already has.
+ */
 export type AcceptResult =
   /** `turn.status` is `running` when nothing else of the conversation lives, else `queued`. */
   | { readonly outcome: 'created'; readonly turn: TurnRow }
@@ -132,12 +146,17 @@ export const startedEvent = (turn: TurnRow): Extract<TurnEvent, { type: 'turn.st
   message: turn.message.id,
 })
 
+/**
+ * What an append came to: steps that were refused, by turn; turns that are now `running`; how many deliveries were
+ * written.
+ */
 export interface Appended {
   readonly refused: readonly string[]
   readonly claimed: readonly TurnRow[]
   readonly deliveries: number
 }
 
+/** A conversation as it is listed; times in ms since the epoch. */
 export interface ConversationItem {
   readonly id: string
   readonly name: string
@@ -145,6 +164,7 @@ export interface ConversationItem {
   readonly updatedAt: number
 }
 
+/** One thing that was said in a conversation. `partial` marks the answer of a turn that did not complete. */
 export interface RecordItem {
   readonly id: string
   readonly role: 'user' | 'bot' | 'operator'
@@ -155,11 +175,13 @@ export interface RecordItem {
   readonly partial?: boolean
 }
 
+/** An audit entry as it was stored; `at` in ms since the epoch. */
 export interface AuditItem extends AuditEntry {
   readonly id: string
   readonly at: number
 }
 
+/** Some items of a list that is read from its end. */
 export interface Page<Item> {
   /** Oldest first. */
   readonly items: readonly Item[]
@@ -167,6 +189,7 @@ export interface Page<Item> {
   readonly before?: string
 }
 
+/** A file of a conversation, by the id of the conversation. */
 export interface StoredFile extends FileRef {
   readonly conversation: string
 }
@@ -209,6 +232,15 @@ export interface Store {
   liveTurns(conversation: string): Promise<readonly TurnRow[]>
   /** Deletes the conversation with its turns, logs, records, files and dedupe rows. */
   forget(conversation: string): Promise<void>
+  /** The turn of a conversation that was accepted next after `after`; without it the latest one. */
+  nextTurn(conversation: string, after?: string): Promise<TurnRow | undefined>
+  /**
+   * Takes the events of up to `limit` turns that ended before a time, but for `turn.started`, whole messages and the
+   * end, which keep their numbers. Returns how many turns there were.
+   */
+  compact(endedBefore: number, limit: number): Promise<number>
+  /** Forgets up to `limit` compacted turns that ended before a time, with their message ids; records stay. */
+  prune(endedBefore: number, limit: number): Promise<number>
   /** Adds to the audit table; `at` in ms since the epoch. */
   audit(entry: AuditEntry, at: number): Promise<void>
   /** The newest entries of the audit table, oldest first. */
@@ -224,7 +256,24 @@ export interface Store {
   close(): Promise<void>
 }
 
+/** Which part of a list: the newest `limit` items, or those before `before`, a cursor of an earlier page. */
 export interface PageOptions {
   readonly before?: string
   readonly limit: number
 }
+
+/** The same store, whose failures all say `store_unavailable`, whatever its driver throws. */
+export const namingFailures = (store: Store): Store =>
+  new Proxy(store, {
+    get(target, name) {
+      const member: unknown = Reflect.get(target, name)
+      if (typeof member !== 'function') return member
+      return async (...given: readonly unknown[]): Promise<unknown> => {
+        try {
+          return await Reflect.apply(member, target, given)
+        } catch (error) {
+          throw asHubError(error, 'store_unavailable')
+        }
+      }
+    },
+  })

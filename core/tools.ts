@@ -15,6 +15,7 @@ export interface LocalTool<Input = unknown> {
   run(input: Input, context: { readonly turn: Turn; readonly signal: AbortSignal }): unknown
 }
 
+/** Local tools by the name that the model calls them. */
 export type LocalTools = Readonly<Record<string, LocalTool>>
 
 /**

@@ -31,6 +31,7 @@ interface Batch {
   readonly done: PromiseWithResolvers<void>
 }
 
+/** What a log tells its owner after a commit. */
 export interface TurnLogOptions {
   /** Turns that left the queue in a commit: they are `running` and nobody runs them yet. */
   readonly onClaimed: (turns: readonly TurnRow[]) => void
@@ -143,6 +144,24 @@ export class TurnLog {
   async #hasEnded(turn: string): Promise<boolean> {
     const row = await this.#store.turn(turn)
     return !row || isEnded(row.status)
+  }
+
+  /** Waits for what is announced under a name, until the signal aborts. */
+  watch(name: string, signal: AbortSignal): { reset(): void; changed(): Promise<void> } {
+    const watcher = new Watcher()
+    this.#watch(name, watcher)
+    const stop = () => {
+      this.#unwatch(name, watcher)
+      watcher.notify()
+    }
+    if (signal.aborted) stop()
+    else signal.addEventListener('abort', stop, { once: true })
+    return watcher
+  }
+
+  /** Tells the watchers of a name that something is new. */
+  announce(name: string): void {
+    this.#wake(name)
   }
 
   /** Undefined where the store has to be asked. */

@@ -34,10 +34,12 @@ export interface Turn {
   readonly signal: AbortSignal
 }
 
+/** What a turn waited for: the decisions on all its calls, or the outputs of all its tools. */
 export type Answers =
   | { readonly type: 'consent'; readonly calls: readonly PendingCall[]; readonly decisions: readonly ConsentDecision[] }
   | { readonly type: 'tool_outputs'; readonly outputs: readonly ToolOutput[] }
 
+/** A message of the answer as far as clients have seen it. `completed`: all of it was said. */
 export interface ShownMessage {
   readonly id: string
   readonly text: string

@@ -16,6 +16,7 @@ export const clientName = z
 /** As `clientName`; an empty one is none. */
 const optionalName = z.union([z.literal('').transform(() => undefined), clientName]).optional()
 
+/** The body of `POST /bots/{bot}/messages`. Fields it does not know are ignored. */
 export const messageBody = z.object({
   text: z.string(),
   conversation: optionalName,
@@ -27,6 +28,7 @@ export const messageBody = z.object({
   bypassConsent: z.boolean().optional(),
 })
 
+/** The body of `POST /turns/{turn}/consent`: one decision at least, for a part of the calls or for all. */
 export const decisionsBody = z.object({
   decisions: z
     .array(
@@ -39,6 +41,7 @@ export const decisionsBody = z.object({
     .min(1),
 })
 
+/** The body of `POST /turns/{turn}/tool-outputs`. */
 export const outputsBody = z.object({
   outputs: z.array(z.object({ call: z.string().min(1), output: z.json() })).min(1),
 })

@@ -13,6 +13,7 @@ export class CallbackFailed extends Error {
   override readonly name = 'CallbackFailed'
 }
 
+/** What a receiver answered; its body is thrown away. `retryAfter` is the header as it came. */
 export interface CallbackAnswer {
   readonly status: number
   readonly retryAfter: string | null

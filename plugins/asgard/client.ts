@@ -6,6 +6,7 @@ import type { Secret } from '../../core/settings.ts'
 import { failureOf, readAnswer, readEvent } from './wire.ts'
 import type { AsgardFrame, GenericBotMessage } from './wire.ts'
 
+/** Which bot provider of which Asgard, and with whose key. */
 export interface AsgardClientOptions {
   /** Such as `https://api.asgard-ai.com`. */
   readonly edgeServerHost: string
@@ -21,6 +22,7 @@ export interface AsgardClientOptions {
   readonly timeoutMs: number
 }
 
+/** How one message is sent, or a run followed. */
 export interface StreamOptions {
   readonly signal: AbortSignal
   readonly isDebug?: boolean

@@ -24,8 +24,10 @@ export interface GenericBotMessage {
   readonly toolCallConsents?: readonly ToolCallConsentAnswer[]
 }
 
+/** What may be decided about a call, in Asgard's words. */
 export type ConsentResult = 'ALLOW_ONCE' | 'ALLOW_ALWAYS' | 'DENY_ONCE'
 
+/** One decision, as the message that answers a consent carries it; `denyReason` is empty unless it denies. */
 export interface ToolCallConsentAnswer {
   readonly toolCallId: string
   readonly result: ConsentResult
@@ -85,6 +87,7 @@ export type AsgardMessage = {
 
 type MessageFact = { readonly message: AsgardMessage }
 
+/** Which tool with what input, and why the bot wants it. */
 export type AsgardToolCall = {
   /** Empty for a built-in tool. */
   readonly toolsetName: string
@@ -93,6 +96,7 @@ export type AsgardToolCall = {
   readonly reason: string
 }
 
+/** The fact of `asgard.tool_call.start`. */
 export type ToolCallStartFact = {
   readonly processId: string
   readonly callSeq: number
@@ -101,12 +105,14 @@ export type ToolCallStartFact = {
   readonly parentToolUseId?: string
 }
 
+/** The fact of `asgard.tool_call.complete`. */
 export type ToolCallCompleteFact = ToolCallStartFact & {
   readonly toolCallResult: Json
   readonly toolUseResultSidecar?: Json
   readonly isError?: boolean
 }
 
+/** A call that waits for consent, as `asgard.tool_call.consent` lists them. */
 export type AsgardPendingCall = {
   readonly toolCallId: string
   readonly toolsetName: string
@@ -193,6 +199,7 @@ export type AsgardFacts = {
   'asgard.prompt_suggestion': { readonly suggestion: string }
 }
 
+/** The events that are documented; others may come. */
 export type AsgardEventType = keyof AsgardFacts
 
 /** Where each event keeps its fact in the envelope. */

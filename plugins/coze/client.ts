@@ -7,6 +7,7 @@ import { connectionError, requestEvents, retryAfterMs } from '../../core/sse.ts'
 import { cozeError, decodeChat, decodeFailure, decodeFrame, decodeMessage, parseJson } from './wire.ts'
 import type { CozeChat, CozeFrame, CozeMessage } from './wire.ts'
 
+/** Which Coze, with whose token, and how long to wait for it. */
 export interface CozeClientOptions {
   /** Such as `https://api.coze.cn`; a path in it is kept. */
   readonly baseUrl: string
@@ -145,6 +146,7 @@ export function cozeClient(options: CozeClientOptions) {
   }
 }
 
+/** The calls of Coze's API that the hub makes. */
 export type CozeClient = ReturnType<typeof cozeClient>
 
 function errorIn(status: number, headers: Headers, body: string, created: boolean): HubError {

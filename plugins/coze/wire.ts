@@ -22,6 +22,7 @@ export interface CozeChat {
   readonly calls: readonly ToolCall[]
 }
 
+/** A message object of Coze, read leniently: what is missing or of a wrong type is left out or has a default. */
 export interface CozeMessage {
   readonly id: string
   /** `answer`, `function_call`, `tool_response`, `tool_output`, `follow_up`, `knowledge`, `verbose`, `question` or new. */
@@ -164,6 +165,7 @@ export interface Reading {
   readonly open: readonly { readonly call: ToolCall; readonly announced: boolean }[]
 }
 
+/** Where the reading of a chat begins. */
 export const nothingRead: Reading = { shown: {}, reasoning: {}, seen: [], open: [] }
 
 /** How a stream of frames ends. `done` alone is no success. */
@@ -174,6 +176,7 @@ export type ChatEnd =
   | { readonly type: 'canceled' }
   | { readonly type: 'done' }
 
+/** What one frame came to: where the reading is now, what to say, and the end if this was it. */
 export interface Step {
   readonly reading: Reading
   readonly events: readonly HubEvent[]

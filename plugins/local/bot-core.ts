@@ -21,6 +21,7 @@ export interface SendMessageInput {
   readonly conversationId: string
 }
 
+/** An earlier message in CloudBase's words: `assistant` is the bot. */
 export interface ChatMessage {
   readonly role: 'user' | 'assistant'
   readonly content: string

@@ -14,6 +14,7 @@ import type { BotClass } from './bot-core.ts'
  */
 export type BotFunction = (turn: Turn) => AsyncIterable<string | HubEvent> | string | Promise<string>
 
+/** What `local()` takes beside the bot. */
 export interface LocalOptions {
   /** Longest silence, in ms, before the turn fails with `bot_silent`. Default 60,000. */
   readonly idleTimeoutMs?: number

@@ -106,4 +106,9 @@ export const migrations: readonly string[] = [
   CREATE INDEX outbox_due ON outbox (next_at) WHERE state = 'pending';
   CREATE INDEX outbox_by_turn ON outbox (turn);
   `,
+  `
+  ALTER TABLE turns ADD COLUMN detached INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE turns ADD COLUMN compacted INTEGER NOT NULL DEFAULT 0;
+  CREATE INDEX turns_ended ON turns (compacted, ended_at) WHERE ended_at IS NOT NULL;
+  `,
 ]

@@ -28,6 +28,18 @@ import { isEnded, startedEvent } from '../../core/store.ts'
 /** Events are read in pages of about this size, in characters, however many are asked for. */
 const maxPageLength = 262_144
 
+/** What a compacted turn keeps, for whoever sends its message again. */
+const keptTypes = [
+  'turn.started',
+  'message.completed',
+  'turn.completed',
+  'turn.failed',
+  'turn.cancelled',
+  'turn.interrupted',
+]
+  .map((type) => `'${type}'`)
+  .join(', ')
+
 interface ConversationColumns {
   readonly id: string
   readonly bot: string
@@ -47,6 +59,8 @@ interface TurnColumns extends Omit<ConversationColumns, 'id'> {
   readonly channel: string
   readonly debug: number
   readonly bypass: number
+  readonly detached: number
+  readonly compacted: number
   readonly status: TurnStatus
   readonly epoch: number
   readonly seq: number
@@ -56,7 +70,7 @@ interface TurnColumns extends Omit<ConversationColumns, 'id'> {
 }
 
 const turnColumns = `turns.number, turns.id, turns.conversation, turns.message_id, turns.message, turns.fingerprint,
-  turns.channel, turns.debug, turns.bypass, turns.status, turns.epoch, turns.seq, turns.cursor, turns.expires_at,
+  turns.channel, turns.debug, turns.bypass, turns.detached, turns.compacted, turns.status, turns.epoch, turns.seq, turns.cursor, turns.expires_at,
   turns.created_at, c.bot, c.key, c.user, c.name, c.thread
   FROM turns JOIN conversations c ON c.id = turns.conversation`
 
@@ -93,6 +107,7 @@ export class SqliteStore implements Store {
     if (twin) {
       if (twin.fingerprint !== input.fingerprint) return { outcome: 'mismatch', turn: toTurn(twin) }
       this.#owe(twin, input)
+      if (input.detached) this.#run('UPDATE turns SET detached = 1 WHERE number = ?', twin.number)
       return { outcome: 'duplicate', turn: toTurn(twin) }
     }
     const alive = this.#liveTurns(conversation.id)
@@ -111,8 +126,8 @@ export class SqliteStore implements Store {
   /** With its first event, the user's record and what is owed for it. */
   #insertTurn(input: AcceptInput, conversation: ConversationRef, status: TurnStatus): TurnRow {
     const { lastInsertRowid: number } = this.#run(
-      `INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, status, epoch, seq, created_at)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)`,
+      `INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, detached, status, epoch, seq, created_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)`,
       input.turn,
       conversation.id,
       input.message.id,
@@ -121,6 +136,7 @@ export class SqliteStore implements Store {
       input.channel,
       Number(input.debug),
       Number(input.bypassConsent),
+      Number(input.detached),
       status,
       this.#epoch,
       input.at,
@@ -441,6 +457,49 @@ export class SqliteStore implements Store {
     ).map(toTurn)
   }
 
+  async nextTurn(conversation: string, after?: string): Promise<TurnRow | undefined> {
+    const row =
+      after === undefined
+        ? this.#get<TurnColumns>(
+            `SELECT ${turnColumns} WHERE turns.conversation = ? ORDER BY turns.number DESC LIMIT 1`,
+            conversation,
+          )
+        : this.#get<TurnColumns>(
+            `SELECT ${turnColumns} WHERE turns.conversation = ? AND turns.number > (SELECT number FROM turns WHERE id = ?)
+             ORDER BY turns.number LIMIT 1`,
+            conversation,
+            after,
+          )
+    return row && toTurn(row)
+  }
+
+  async compact(endedBefore: number, limit: number): Promise<number> {
+    const compact = this.#database.transaction(() => {
+      const turns = this.#all<{ number: number }>(
+        'SELECT number FROM turns WHERE compacted = 0 AND ended_at < ? ORDER BY ended_at LIMIT ?',
+        endedBefore,
+        limit,
+      )
+      for (const { number } of turns) {
+        this.#run(`DELETE FROM events WHERE turn = ? AND json_extract(body, '$.type') NOT IN (${keptTypes})`, number)
+        this.#run('UPDATE turns SET compacted = 1 WHERE number = ?', number)
+      }
+      return turns.length
+    })
+    return compact()
+  }
+
+  async prune(endedBefore: number, limit: number): Promise<number> {
+    return this.#run(
+      `DELETE FROM turns WHERE number IN (
+         SELECT number FROM turns WHERE compacted = 1 AND ended_at < ?
+           AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.turn = turns.id AND outbox.state = 'pending')
+         ORDER BY ended_at LIMIT ?)`,
+      endedBefore,
+      limit,
+    ).changes
+  }
+
   async forget(conversation: string): Promise<void> {
     this.#run('DELETE FROM conversations WHERE id = ?', conversation)
   }
@@ -574,6 +633,8 @@ const toTurn = (row: TurnColumns): TurnRow => ({
   channel: row.channel,
   debug: row.debug === 1,
   bypassConsent: row.bypass === 1,
+  detached: row.detached === 1,
+  compacted: row.compacted === 1,
   seq: row.seq,
   epoch: row.epoch,
   ...(row.cursor === null ? {} : { cursor: JSON.parse(row.cursor) as Json }),
