@@ -31,7 +31,8 @@ export { connectionError, encodeEvent, requestEvents, retryAfterMs } from './cor
 export { channelOptions } from './core/channel.ts'
 export { check, readJson } from './core/body.ts'
 export { openEventStream } from './core/event-stream.ts'
-export { defineChannel, defineMiddleware, defineProvider, defineStore } from './core/plugin.ts'
+export { defineChannel } from './core/channel.ts'
+export { defineMiddleware, defineProvider, defineStore } from './core/plugin.ts'
 export { createHub } from './core/hub.ts'
 export { checkConfig } from './core/config.ts'
 

@@ -1,15 +1,14 @@
 import { z } from 'zod'
 import { check } from '../core/body.ts'
 import type { ChannelContext, RequestContext } from '../core/channel.ts'
-import { channelOptions } from '../core/channel.ts'
+import { channelOptions, defineChannel } from '../core/channel.ts'
 import { HubError } from '../core/errors.ts'
 import type { FileRef } from '../core/message.ts'
 import { answerTurn, nativePaths, respondsAsync, sendMessage, turnOf, under } from '../core/native.ts'
-import { defineChannel } from '../core/plugin.ts'
 import { leaving, receiveUpload } from '../core/upload.ts'
 import type { Page, PageOptions, TurnRow } from '../core/store.ts'
 import { isEnded } from '../core/store.ts'
-import { clientName } from '../core/wire.ts'
+import { clientName } from '../core/ids.ts'
 
 const maxWaitSeconds = 60
 

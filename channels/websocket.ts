@@ -4,14 +4,13 @@ import { z } from 'zod'
 import type { Principal } from '../core/auth.ts'
 import { check, parseJson } from '../core/body.ts'
 import type { ChannelContext } from '../core/channel.ts'
-import { channelOptions } from '../core/channel.ts'
+import { channelOptions, defineChannel } from '../core/channel.ts'
 import { asHubError, HubError } from '../core/errors.ts'
 import type { NumberedEvent } from '../core/events.ts'
-import { newId } from '../core/ids.ts'
+import { clientName, newId } from '../core/ids.ts'
 import { under } from '../core/native.ts'
-import { defineChannel } from '../core/plugin.ts'
 import type { TurnRow } from '../core/store.ts'
-import { clientName, decisionsBody } from '../core/wire.ts'
+import { decisionsBody } from '../core/wire.ts'
 
 const maxFrameBytes = 1_048_576
 /** A client that leaves this much unread is cut. */

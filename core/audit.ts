@@ -1,22 +1,6 @@
 import type { Clock } from './clock.ts'
 import type { Logger } from './log.ts'
-import type { JsonObject } from './message.ts'
-import type { AuditItem, Page, PageOptions, Store } from './store.ts'
-
-/** What must be possible to look up later: who was let do what, and who was not let in. */
-export interface AuditEntry {
-  readonly what:
-    | 'credential refused'
-    | 'consent decided'
-    | 'consent allowed'
-    | 'consent bypassed'
-    | 'conversation deleted'
-  /** The key it was done with, or `policy`. */
-  readonly by: string
-  readonly bot?: string
-  readonly turn?: string
-  readonly details?: JsonObject
-}
+import type { AuditEntry, AuditItem, Page, PageOptions, Store } from './store.ts'
 
 const refusedWindowMs = 1000
 

@@ -4,9 +4,9 @@ import { createRemoteJWKSet, errors, importSPKI, jwtVerify } from 'jose'
 import type { JWTVerifyGetKey } from 'jose'
 import { z } from 'zod'
 import { HubError } from './errors.ts'
-import type { PluginSpec } from './plugin.ts'
+import type { PluginSpec } from './plugin-spec.ts'
 import { secret, setting } from './settings.ts'
-import { clientName } from './wire.ts'
+import { clientName } from './ids.ts'
 
 /**
  * Who is asking. The key owns what it creates; the user is the person a trusted key speaks for, and separates the

@@ -8,6 +8,8 @@ import type { Bots } from './bots.ts'
 import type { Conversations } from './conversations.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { PluginContext } from './plugin.ts'
+import type { Definition, PluginSpec } from './plugin-spec.ts'
+import { toSpec } from './plugin-spec.ts'
 import type { Delivery } from './store.ts'
 
 /** One request to a route, with who asks and the parameters of its path. */
@@ -84,3 +86,21 @@ export const channelOptions = {
     .optional()
     .describe("Web origins that may call it, or `*`; the hub's own and loopback ones by default."),
 } as const
+
+/** What `rest()` or another channel factory leaves in the config. */
+export interface ChannelSpec<Bot extends string = string> extends PluginSpec<'channel', ChannelContext, Channel> {
+  /** The bots its options name; for the compiler only. */
+  readonly bots?: Bot
+}
+
+/** Makes a channel factory whose `bot` and `bots` options are checked against the config's bots. */
+export const defineChannel =
+  <Schema extends z.ZodType>(definition: Definition<Schema, ChannelContext, Channel>) =>
+  <const Bot extends string = never>(
+    options?: Omit<z.input<Schema>, 'bot' | 'bots'> & ChannelBots<Schema, Bot>,
+  ): ChannelSpec<Bot> =>
+    toSpec('channel', definition, options)
+
+type ChannelBots<Schema extends z.ZodType, Bot> = {
+  [Key in 'bot' | 'bots' as Key extends keyof z.input<Schema> ? Key : never]?: Key extends 'bot' ? Bot : readonly Bot[]
+}

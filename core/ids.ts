@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { z } from 'zod'
 
 /** A new id such as `turn_0mg3k…`: letters and digits only, and ids made later sort later. */
 export const newId = (kind: 'turn' | 'conv' | 'msg' | 'file', now = Date.now()): string =>
@@ -12,3 +13,10 @@ export const digest = (...parts: readonly string[]): string =>
 
 /** Whether a name is an id of the hub's own rather than one that a client chose. */
 export const isConversationId = (name: string): boolean => name.startsWith('conv_')
+
+/** An id or a name that a client chose: 1 to 256 characters, none of them a control character. */
+export const clientName = z
+  .string()
+  .min(1)
+  .max(256)
+  .regex(/^[^\p{Cc}]*$/u, 'must not contain control characters')

@@ -1,18 +1,10 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { Clock } from './clock.ts'
-import type { TurnStatus } from './store.ts'
+import type { Backlog, TurnStatus } from './store.ts'
 import type { Middleware } from './turn.ts'
 
 const seconds = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800]
 const shortSeconds = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2]
-
-/** What waits in the store. */
-export interface Backlog {
-  /** Turns behind the live one of their conversation. */
-  readonly queued: number
-  /** Deliveries that have not arrived. */
-  readonly outbox: number
-}
 
 // Of the process and not of a hub: registered once, however many hubs a test starts.
 let processMetrics: Registry | undefined

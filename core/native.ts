@@ -2,7 +2,8 @@ import type { RequestContext, ChannelContext } from './channel.ts'
 import { check, readJson } from './body.ts'
 import { HubError } from './errors.ts'
 import type { TurnRow } from './store.ts'
-import { clientName, decisionsBody, messageBody, outputsBody } from './wire.ts'
+import { decisionsBody, messageBody, outputsBody } from './wire.ts'
+import { clientName } from './ids.ts'
 
 /**
  * The requests that `rest` and `sse` answer on the same paths, each in its own form: what they read is one, and here.

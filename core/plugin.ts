@@ -5,8 +5,9 @@ import type { Principal } from './auth.ts'
 import type { Logger } from './log.ts'
 import type { Clock } from './clock.ts'
 import type { Middleware, Respond, Turn } from './turn.ts'
+import type { Definition, Factory, PluginSpec } from './plugin-spec.ts'
+import { toSpec } from './plugin-spec.ts'
 import type { Store } from './store.ts'
-import type { Channel, ChannelContext } from './channel.ts'
 
 /** What a provider can do, beside answering; the core and the suites ask this and never a name. */
 export interface ProviderManifest {
@@ -76,15 +77,6 @@ export interface MiddlewareContext extends PluginContext {
   readonly store: Pick<Store, 'history'>
 }
 
-/** A plugin with its options, as a factory call in the config leaves it; checked and built when the hub loads. */
-export interface PluginSpec<Kind extends string, Context, Built> {
-  readonly kind: Kind
-  readonly name: string
-  readonly options: unknown
-  readonly schema: z.ZodType
-  create(options: unknown, context: Context): Built | Promise<Built>
-}
-
 /** What `asgard()` or another provider factory leaves in the config. */
 export interface ProviderSpec extends PluginSpec<'provider', PluginContext, Provider> {
   readonly manifest: ProviderManifest
@@ -93,36 +85,6 @@ export interface ProviderSpec extends PluginSpec<'provider', PluginContext, Prov
 export interface MiddlewareSpec extends PluginSpec<'middleware', MiddlewareContext, Middleware> {}
 /** What `sqlite()` or another store factory leaves in the config. */
 export interface StoreSpec extends PluginSpec<'store', PluginContext, Store> {}
-/** What `rest()` or another channel factory leaves in the config. */
-export interface ChannelSpec<Bot extends string = string> extends PluginSpec<'channel', ChannelContext, Channel> {
-  /** The bots its options name; for the compiler only. */
-  readonly bots?: Bot
-}
-
-type Definition<Schema extends z.ZodType, Context, Built> = {
-  readonly name: string
-  /** Strict object schema; unknown keys are reported with what was probably meant. */
-  readonly options: Schema
-  create(options: z.output<Schema>, context: Context): Built | Promise<Built>
-}
-/** The factory users call in their config; its options may be left out when all of them have defaults. */
-type Factory<Schema extends z.ZodType, Spec> = (
-  ...args: {} extends z.input<Schema> ? [options?: z.input<Schema>] : [options: z.input<Schema>]
-) => Spec
-
-const spec = <Kind extends string, Schema extends z.ZodType, Context, Built>(
-  kind: Kind,
-  definition: Definition<Schema, Context, Built>,
-  options: unknown,
-): PluginSpec<Kind, Context, Built> => ({
-  kind,
-  name: definition.name,
-  options: options ?? {},
-  schema: definition.options,
-  // The options were parsed with this very schema, by the loader.
-  create: (parsed, context) => definition.create(parsed as z.output<Schema>, context),
-})
-
 /**
  * Makes a provider factory.
  * @example
@@ -141,7 +103,7 @@ export const defineProvider =
     definition: Omit<Definition<Schema, PluginContext, Provider>, 'name'> & { readonly manifest: ProviderManifest },
   ): Factory<Schema, ProviderSpec> =>
   (...args) => ({
-    ...spec('provider', { ...definition, name: definition.manifest.name }, args[0]),
+    ...toSpec('provider', { ...definition, name: definition.manifest.name }, args[0]),
     manifest: definition.manifest,
   })
 
@@ -151,22 +113,10 @@ export const defineMiddleware =
     definition: Definition<Schema, MiddlewareContext, Middleware>,
   ): Factory<Schema, MiddlewareSpec> =>
   (...args) =>
-    spec('middleware', definition, args[0])
+    toSpec('middleware', definition, args[0])
 
 /** Makes a store factory. */
 export const defineStore =
   <Schema extends z.ZodType>(definition: Definition<Schema, PluginContext, Store>): Factory<Schema, StoreSpec> =>
   (...args) =>
-    spec('store', definition, args[0])
-
-/** Makes a channel factory whose `bot` and `bots` options are checked against the config's bots. */
-export const defineChannel =
-  <Schema extends z.ZodType>(definition: Definition<Schema, ChannelContext, Channel>) =>
-  <const Bot extends string = never>(
-    options?: Omit<z.input<Schema>, 'bot' | 'bots'> & ChannelBots<Schema, Bot>,
-  ): ChannelSpec<Bot> =>
-    spec('channel', definition, options)
-
-type ChannelBots<Schema extends z.ZodType, Bot> = {
-  [Key in 'bot' | 'bots' as Key extends keyof z.input<Schema> ? Key : never]?: Key extends 'bot' ? Bot : readonly Bot[]
-}
+    toSpec('store', definition, args[0])

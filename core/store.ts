@@ -1,8 +1,6 @@
-import type { AuditEntry } from './audit.ts'
 import { asHubError } from './errors.ts'
 import type { NumberedEvent, PublicError, TurnEvent, Usage } from './events.ts'
 import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject, Message } from './message.ts'
-import type { Backlog } from './metrics.ts'
 
 /** Where a turn is: `queued → running → ended`, with `waiting` parked off `running`. The last four are final. */
 export type TurnStatus = 'queued' | 'running' | 'waiting' | 'completed' | 'failed' | 'cancelled' | 'interrupted'
@@ -175,6 +173,21 @@ export interface RecordItem {
   readonly partial?: boolean
 }
 
+/** What must be possible to look up later: who was let do what, and who was not let in. */
+export interface AuditEntry {
+  readonly what:
+    | 'credential refused'
+    | 'consent decided'
+    | 'consent allowed'
+    | 'consent bypassed'
+    | 'conversation deleted'
+  /** The key it was done with, or `policy`. */
+  readonly by: string
+  readonly bot?: string
+  readonly turn?: string
+  readonly details?: JsonObject
+}
+
 /** An audit entry as it was stored; `at` in ms since the epoch. */
 export interface AuditItem extends AuditEntry {
   readonly id: string
@@ -254,6 +267,14 @@ export interface Store {
   addFile(file: StoredFile, at: number): Promise<void>
   files(conversation: string, ids: readonly string[]): Promise<readonly FileRef[]>
   close(): Promise<void>
+}
+
+/** What waits in the store. */
+export interface Backlog {
+  /** Turns behind the live one of their conversation. */
+  readonly queued: number
+  /** Deliveries that have not arrived. */
+  readonly outbox: number
 }
 
 /** Which part of a list: the newest `limit` items, or those before `before`, a cursor of an earlier page. */

@@ -1,17 +1,11 @@
 import { z } from 'zod'
+import { clientName } from './ids.ts'
 import type { PublicError, ToolCall, Usage } from './events.ts'
 
 import type { BotMessage, TurnResult, TurnRow, TurnStatus } from './store.ts'
 import type { Transcript } from './transcript.ts'
 
 /** The hub's own surface under `/api/v1`: what its clients send, and the turn object they get. */
-
-/** An id or a name that a client chose: 1 to 256 characters, none of them a control character. */
-export const clientName = z
-  .string()
-  .min(1)
-  .max(256)
-  .regex(/^[^\p{Cc}]*$/u, 'must not contain control characters')
 
 /** As `clientName`; an empty one is none. */
 const optionalName = z.union([z.literal('').transform(() => undefined), clientName]).optional()

@@ -1,14 +1,12 @@
 import type Database from 'better-sqlite3'
-import type { AuditEntry } from '../../core/audit.ts'
-import type { NumberedEvent } from '../../core/events.ts'
-import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject, Message } from '../../core/message.ts'
-import type { Backlog } from '../../core/metrics.ts'
 import type {
   AcceptInput,
   AcceptResult,
   Append,
   Appended,
+  AuditEntry,
   AuditItem,
+  Backlog,
   ConversationItem,
   Delivery,
   DeliveryState,
@@ -23,6 +21,8 @@ import type {
   TurnRow,
   TurnStatus,
 } from '../../core/store.ts'
+import type { NumberedEvent } from '../../core/events.ts'
+import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject, Message } from '../../core/message.ts'
 import { isEnded, startedEvent } from '../../core/store.ts'
 
 /** Events are read in pages of about this size, in characters, however many are asked for. */

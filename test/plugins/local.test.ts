@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { HubEvent } from '../../index.ts'
-import type { BotFunction } from '../../index.ts'
+import type { BotFunction, HubEvent } from '../../index.ts'
 import { BotCore, local } from '../../index.ts'
 import { startHub } from '../support/hub.ts'
 
