@@ -14,30 +14,27 @@ interface Export {
   readonly hasComment: boolean
 }
 
+const declaration =
+  /^export (?:declare |abstract |async )*(?:const|let|function\*?|class|interface|type) (?<name>[\w$]+)/
+/** Exports of names that are declared elsewhere in the file, or all at once: what they are for has no place of its own. */
+const list = /^export (?<name>(?:type |const |let )?\{[^}]*\}|default\b)(?! from )/
+
 /** The exports that a file declares itself, in their order; an overloaded function once, by its first signature. */
 function exportsOf(text: string): Export[] {
-  const lines = text.split('\n')
-  const found = lines.flatMap((line, index) => {
-    const name = nameOf(line)
-    return name === undefined ? [] : [{ name, line: index + 1, hasComment: endsWithDocComment(lines.slice(0, index)) }]
-  })
+  const found = Array.from(text.matchAll(/^export /gm), ({ index }): Export[] => {
+    const name = (declaration.exec(text.slice(index)) ?? list.exec(text.slice(index)))?.groups!['name']
+    if (name === undefined) return []
+    const before = text.slice(0, index)
+    return [{ name, line: before.split('\n').length, hasComment: endsWithDocComment(before) }]
+  }).flat()
   return found.filter(({ name }, index) => found.findIndex((earlier) => earlier.name === name) === index)
 }
 
-const declaration =
-  /^export (?<isDefault>default )?(?:declare |abstract |async )*(?:(?:const|let|var|function\*?|class|interface|type) )?(?<name>[\w$]+|\{[^}]*\}?|.)/
-
-/** `default` for a default export; the list for `export { … }` and for destructuring; undefined where nothing is declared. */
-function nameOf(line: string): string | undefined {
-  const { isDefault, name } = declaration.exec(line)?.groups ?? {}
-  if (name === undefined || /^export (?:type )?(?:\*|\{.*\} from )/.test(line)) return undefined
-  return isDefault ? 'default' : name
-}
-
-/** Whether the last of the lines end a doc comment that says something. */
-function endsWithDocComment(lines: readonly string[]): boolean {
-  const comment = /(?:^|\n)\/\*\*(?<text>(?:[^*]|\*(?!\/))*)\*\/$/.exec(lines.join('\n'))
-  return /\w/.test(comment?.groups?.['text'] ?? '')
+/** Whether the last thing in a text, and the line above the next one, is a doc comment that says something. */
+function endsWithDocComment(text: string): boolean {
+  const start = text.lastIndexOf('/**')
+  const comment = text.slice(start)
+  return start >= 0 && comment.endsWith('*/\n') && comment.indexOf('*/') === comment.length - 3 && /\w/.test(comment)
 }
 
 describe('doc comments', () => {
@@ -90,6 +87,9 @@ export default hidden
 export * from './a.ts'
 export { a } from './a.ts'
 export type { A } from './a.ts'
+export {
+  a as b,
+} from './a.ts'
 const text = \`export const eleven\`
 `
 
@@ -104,7 +104,7 @@ describe('how they are found', () => {
       [20, 'Six'],
       [22, 'seven'],
       [25, '{ hidden }'],
-      [29, '{ nine, ten }'],
+      [29, 'const { nine, ten }'],
       [30, 'default'],
     ])
   })

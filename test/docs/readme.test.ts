@@ -109,6 +109,8 @@ const settings = {
   SALES_BOT: '7300000000000000001',
   SALES_TOKEN: 'example',
   CRM_KEY: 'the-key-of-the-example',
+  CRM_SECRET: 'the-secret-of-the-example',
+  CRM_URL: 'https://crm.example.com/answers',
 }
 
 interface RunningHub {
@@ -188,7 +190,8 @@ describe('the snippets of the pages', () => {
   it.each(snippets)('print what $place shows', async ({ code, config, output }) => {
     const { host } = hubs.get(config ?? ownConfig)!
     const { stdout } = await run('bash', ['-euc', code.replaceAll('localhost:9527', host)], {
-      cwd: root,
+      // As for who has just started the repository's own hub: `data/` is that of its config.
+      cwd: join(folder, dirname(ownConfig)),
       env: { ...process.env, ...settings, PATH: `${join(root, 'node_modules/.bin')}:${process.env['PATH']}` },
     })
     const fits =
