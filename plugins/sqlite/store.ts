@@ -541,9 +541,11 @@ export class SqliteStore implements Store {
     underWay: readonly string[],
   ): Promise<{ due: readonly Delivery[]; nextAt?: number }> {
     const due = this.#all<Delivery>(
-      `SELECT id, channel, turn, type, at, attempts FROM outbox
-       WHERE state = 'pending' AND next_at <= ? AND id NOT IN (SELECT value FROM json_each(?))
-       ORDER BY number LIMIT 100`,
+      // A few of each channel, so that one with many dead ones, or one that is gone, hides nobody else's.
+      `SELECT id, channel, turn, type, at, attempts FROM (
+         SELECT *, ROW_NUMBER() OVER (PARTITION BY channel ORDER BY number) AS place FROM outbox
+         WHERE state = 'pending' AND next_at <= ? AND id NOT IN (SELECT value FROM json_each(?)))
+       WHERE place <= 10 ORDER BY number`,
       now,
       JSON.stringify(underWay),
     )

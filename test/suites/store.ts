@@ -466,6 +466,20 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     },
   },
   {
+    title: 'shows what is due to one channel though another has a heap of it before',
+    run: withStore(async (store) => {
+      const end = async (owedTo: string) => {
+        const turn = await accepted(store, { owedTo })
+        await store.append([ending(turn)])
+      }
+      for (let count = 0; count < 150; count++) await end('gone')
+      await end('alive')
+      const { due } = await store.dueDeliveries(far, [])
+      expect(due.filter(({ channel }) => channel === 'alive')).toHaveLength(1)
+      expect(due.length).toBeLessThan(150)
+    }),
+  },
+  {
     title: 'takes a message that cannot run, when it must, and ends its turn at once',
     run: withStore(async (store) => {
       const refusal = {
