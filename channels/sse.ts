@@ -78,7 +78,7 @@ async function stream(
   for await (const events of context.hub.follow(turn, after, client.signal)) {
     const last = events.findIndex(isLast)
     const shown = last < 0 ? events : events.slice(0, last + 1)
-    await client.write(shown.map((event) => frame(turn, event)))
+    await client.write(framesOf(turn, shown))
     if (last >= 0) break
   }
   client.close()
@@ -93,7 +93,7 @@ async function streamConversation(
 ): Promise<void> {
   const client = openEventStream(ctx, context)
   for await (const { turn, events } of context.hub.followConversation(conversation, place, client.signal)) {
-    await client.write(events.map((event) => frame(turn, event)))
+    await client.write(framesOf(turn, events))
   }
   client.close()
 }
@@ -113,8 +113,12 @@ async function placeOf(
   return { turn: turn.id, seq: Number(parts['seq']) }
 }
 
-const frame = (turn: string, event: NumberedEvent): string =>
-  encodeEvent({ id: `${turn}/${event.seq}`, event: event.type, data: JSON.stringify(event) })
+/** One at a time, as they are taken: a client that does not read costs no frames. */
+function* framesOf(turn: string, events: readonly NumberedEvent[]): Generator<string> {
+  for (const event of events) {
+    yield encodeEvent({ id: `${turn}/${event.seq}`, event: event.type, data: JSON.stringify(event) })
+  }
+}
 
 /** `Last-Event-ID` (`{turn}/{seq}`, or the number alone) before `?after=`. */
 function cursorOf(ctx: RequestContext, turn: TurnRow): number {

@@ -8,6 +8,7 @@ import type { Bots } from './bots.ts'
 import { ownerOf } from './bots.ts'
 import type { Clock } from './clock.ts'
 import { asHubError, HubError } from './errors.ts'
+import { faultPoint } from './fault-points.ts'
 import type { CancelledBy, ConsentDecision, LoggedEvent, NumberedEvent, TerminalEvent, ToolOutput } from './events.ts'
 import { digest, isConversationId, newId } from './ids.ts'
 import type { Logger } from './log.ts'
@@ -179,7 +180,9 @@ export class Dispatcher {
 
   /** Accepts a message; one that is refused is tried again where the bot or the channel wants it. */
   async #accept(bot: Bot, input: AcceptInput, { acceptAnyway }: Inbound): Promise<AcceptResult> {
+    faultPoint('accept.before-commit')
     let result = await this.#store.accept(input)
+    faultPoint('accept.after-commit')
     if (result.outcome === 'waiting' && bot.whenWaiting === 'deny') {
       await this.#deny(result.turn)
       result = await this.#store.accept(input)
@@ -455,6 +458,8 @@ export class Dispatcher {
         if (event.type === 'upstream') {
           const { type: _, ...stored } = event
           this.#log.push({ turn: turn.id, events: [], ...stored })
+          // Durable before the provider goes on: what it does next can be found again after a crash.
+          await this.#log.commit()
         } else {
           const events = transcript.add(event)
           if (events.length > 0) this.#log.push({ turn: turn.id, events: events.map((each) => this.#dated(bot, each)) })

@@ -14,7 +14,7 @@ export interface EventStream {
    * Resolves when the client can take more. At most 64 KiB and one frame are queued for it, and a client that takes
    * nothing for 30 s is cut.
    */
-  write(frames: readonly string[]): Promise<void>
+  write(frames: Iterable<string>): Promise<void>
   close(): void
 }
 
@@ -65,7 +65,7 @@ export function openEventStream(ctx: RequestContext, { openStreams }: ChannelCon
 }
 
 /** Frames joined to as few writes as the limit allows. */
-function* pieces(frames: readonly string[]): Generator<string> {
+function* pieces(frames: Iterable<string>): Generator<string> {
   let piece = ''
   for (const frame of frames) {
     piece += frame

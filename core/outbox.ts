@@ -1,4 +1,5 @@
 import type { Clock } from './clock.ts'
+import { faultPoint } from './fault-points.ts'
 import type { Logger } from './log.ts'
 import type { Delivery, Store } from './store.ts'
 
@@ -95,6 +96,7 @@ export class Outbox {
     const where = { delivery: delivery.id, channel: delivery.channel, turn: delivery.turn }
     try {
       await deliver(delivery, this.#stopping.signal)
+      faultPoint('delivery.before-mark')
       await store.settleDelivery(delivery.id, { state: 'delivered' })
     } catch (error) {
       if (this.#stopping.signal.aborted) return

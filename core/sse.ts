@@ -1,5 +1,6 @@
 import { createParser } from 'eventsource-parser'
 import { HubError } from './errors.ts'
+import { faultPoint } from './fault-points.ts'
 
 const maxErrorLength = 65_536
 
@@ -61,6 +62,7 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
   }
 
   let response: Response
+  faultPoint('upstream.before-request')
   try {
     response = await request.fetch(request.url, {
       method: request.method ?? 'POST',
@@ -90,8 +92,11 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
     headers: response.headers,
     mediaType: response.headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase() ?? '',
     async *events(onNoEvents) {
+      let begun = false
       for await (const event of parseEvents(chunks(), { ...request, onNoEvents })) {
         idle.refresh()
+        if (!begun) faultPoint('upstream.after-first-event')
+        begun = true
         yield event
       }
     },

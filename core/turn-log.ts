@@ -3,6 +3,7 @@ import type { HubError } from './errors.ts'
 import { asHubError } from './errors.ts'
 import type { LoggedEvent, NumberedEvent } from './events.ts'
 import { isTerminal } from './events.ts'
+import { faultPoint } from './fault-points.ts'
 import type { Clock } from './clock.ts'
 import type { Append, Store, TurnRow } from './store.ts'
 import { isEnded } from './store.ts'
@@ -14,7 +15,8 @@ const gatherMs = 10
 const maxPending = 4096
 /** How many of a live turn's events readers find without asking the store. */
 const tailLength = 256
-const pageLength = 500
+/** A reader that lags holds one page and no more. */
+const pageLength = 128
 
 /** A step as its writer gives it: the log numbers the events. */
 export type Step = Omit<Append, 'events' | 'epoch' | 'at'> & { readonly events: readonly LoggedEvent[] }
@@ -189,9 +191,12 @@ export class TurnLog {
     this.#committing = batch.done.promise
     await before.catch(() => {})
     try {
+      const ends = steps.some(({ status }) => status && isEnded(status))
+      faultPoint(ends ? 'end.before-commit' : 'append.before-commit')
       const from = performance.now()
       const { refused, claimed, deliveries } = await this.#store.append(steps)
       this.#options.onCommit(performance.now() - from)
+      faultPoint(ends ? 'end.after-commit' : 'append.after-commit')
       for (const step of steps) {
         if (refused.includes(step.turn)) this.#options.onRefused(step.turn)
         else this.#publish(step)
