@@ -12,6 +12,7 @@ export const faultPoints = [
   'upstream.before-request',
   'upstream.after-first-event',
   'delivery.before-mark',
+  'migration.inside',
 ] as const
 /** One of `faultPoints`. */
 export type FaultPoint = (typeof faultPoints)[number]

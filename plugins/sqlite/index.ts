@@ -3,6 +3,7 @@ import { dirname, isAbsolute, join } from 'node:path'
 import type Database from 'better-sqlite3'
 import { z } from 'zod'
 import { HubError } from '../../core/errors.ts'
+import { faultPoint } from '../../core/fault-points.ts'
 import { defineStore } from '../../core/plugin.ts'
 import { migrations } from './schema.ts'
 import { SqliteStore } from './store.ts'
@@ -103,6 +104,7 @@ function migrate(database: Database.Database): void {
     if (index < version) continue
     database.transaction(() => {
       database.exec(step)
+      faultPoint('migration.inside')
       database.pragma(`user_version = ${index + 1}`)
     })()
   }
