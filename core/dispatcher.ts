@@ -121,22 +121,24 @@ export class Dispatcher {
    * Accepts a message: it is durable when this resolves, and its turn runs or is queued. The same message again gives
    * the same turn, with `created: false`.
    * @throws HubError `unknown_bot`, `unknown_conversation`, `unknown_file`, `invalid_request`, `idempotency_mismatch`,
-   * `turn_waiting`, `queue_full`, `bypass_forbidden`, `shutting_down`, `store_unavailable`
+   * `turn_waiting`, `turn_running`, `queue_full`, `bypass_forbidden`, `bot_unavailable`, `shutting_down`, `store_unavailable`
    */
   async send(caller: Principal, inbound: Inbound): Promise<{ readonly turn: TurnRow; readonly created: boolean }> {
     if (this.#draining) throw new HubError('shutting_down', { retryAfterMs: 5000 })
     const principal = speakingFor(caller, inbound.user)
     const bot = this.#bots.find(principal, inbound.bot)
     if (inbound.bypassConsent && !principal.bypassConsent) throw new HubError('bypass_forbidden')
-    if (!inbound.acceptAnyway) bot.gate.check()
-    const result = await this.#accept(bot, await this.#toAccept(bot, principal, inbound), inbound)
+    // A bot that is out of order takes nothing new; what it has answered before is still there to be had.
+    const outOfOrder = inbound.acceptAnyway ? undefined : bot.gate.outOfOrder
+    const input = await this.#toAccept(bot, principal, inbound)
+    const result = await this.#accept(bot, { ...input, ...(outOfOrder ? { knownOnly: true } : {}) }, inbound)
     if (inbound.owed) this.#onOwed()
     switch (result.outcome) {
       case 'created':
         this.conversationChanged(result.turn.conversation.id)
         if (result.turn.bypassConsent) this.#audited('consent bypassed', result.turn, principal)
         if (result.turn.status === 'running') this.#start(result.turn)
-        else if (bot.whenBusy === 'interrupt') void this.#interrupt(result.turn)
+        else if (bot.whenBusy === 'interrupt') this.#inBackground(this.#interrupt(result.turn), result.turn)
         return { turn: result.turn, created: true }
       case 'duplicate':
         if (inbound.detached || inbound.owed) this.#attendance.release(result.turn.id)
@@ -150,6 +152,8 @@ export class Dispatcher {
         throw new HubError('queue_full', { retryAfterMs: 1000 })
       case 'unknown_conversation':
         throw new HubError('unknown_conversation')
+      case 'unknown_message':
+        throw outOfOrder ?? new HubError('bot_unavailable')
     }
   }
 
@@ -210,6 +214,11 @@ export class Dispatcher {
     for (const other of others.toReversed()) {
       if (other.createdAt <= turn.createdAt) await this.cancel(other, 'superseded')
     }
+  }
+
+  /** For what no caller waits for: its failure is written down and nothing else. */
+  #inBackground(work: Promise<void>, turn: TurnRow): void {
+    work.catch((error: unknown) => this.#logger.error({ err: error, turn: turn.id }, 'a turn could not be cancelled'))
   }
 
   #abandon(turn: string): void {

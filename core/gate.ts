@@ -46,11 +46,11 @@ export class Gate {
     this.#clock = clock
   }
 
-  /** @throws HubError `bot_unavailable` while the circuit is open */
-  check(): void {
+  /** Why nothing new can be taken while the circuit is open; undefined when it is closed, or a try is due. */
+  get outOfOrder(): HubError | undefined {
     const waitMs = this.#openUntil - this.#clock.now()
-    if (this.#openUntil === 0 || (waitMs <= 0 && !this.#trying)) return
-    throw new HubError('bot_unavailable', { notStarted: true, retryAfterMs: Math.max(waitMs, 1000) })
+    if (this.#openUntil === 0 || (waitMs <= 0 && !this.#trying)) return undefined
+    return new HubError('bot_unavailable', { notStarted: true, retryAfterMs: Math.max(waitMs, 1000) })
   }
 
   readonly middleware: Middleware = (turn, next) => this.#pass(turn, next)
@@ -74,7 +74,8 @@ export class Gate {
   async #enter(signal: AbortSignal): Promise<void> {
     const { maxConcurrent = Number.POSITIVE_INFINITY, rate } = this.#options
     while (this.#inside >= maxConcurrent) await this.#inLine(signal)
-    this.check()
+    const { outOfOrder } = this
+    if (outOfOrder) throw outOfOrder
     this.#inside += 1
     if (this.#openUntil > 0) this.#trying = true
     try {

@@ -75,6 +75,8 @@ export interface AcceptInput extends Owner {
   readonly at: number
   /** How many turns may wait behind the live one of a conversation. */
   readonly queueLimit: number
+  /** Takes only a message that was taken before; another one is an `unknown_message`. */
+  readonly knownOnly?: boolean
   /** A channel that is owed the turn's end: a delivery is written in the commit that ends or parks it. */
   readonly owedTo?: string
   /** Takes the message even if it cannot run now: its turn ends at once with this result. */
@@ -109,7 +111,7 @@ export type AcceptResult =
   /** `turn.status` is `running` when nothing else of the conversation lives, else `queued`. */
   | { readonly outcome: 'created'; readonly turn: TurnRow }
   | { readonly outcome: 'duplicate' | 'mismatch' | 'waiting'; readonly turn: TurnRow }
-  | { readonly outcome: 'unknown_conversation' | 'queue_full' }
+  | { readonly outcome: 'unknown_conversation' | 'unknown_message' | 'queue_full' }
 
 /** A step of one turn: its events and what they change, in one commit. */
 export interface Append {

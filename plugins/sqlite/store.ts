@@ -97,8 +97,8 @@ export class SqliteStore implements Store {
   }
 
   #acceptMessage(input: AcceptInput): AcceptResult {
-    const conversation = this.#findOrMake(input, input.conversation, input.newConversation, input.at)
-    if (!conversation) return { outcome: 'unknown_conversation' }
+    const conversation = this.#conversationFor(input)
+    if (!conversation) return { outcome: input.knownOnly ? 'unknown_message' : 'unknown_conversation' }
     const twin = this.#get<TurnColumns>(
       `SELECT ${turnColumns} WHERE turns.conversation = ? AND turns.message_id = ?`,
       conversation.id,
@@ -110,6 +110,7 @@ export class SqliteStore implements Store {
       if (input.detached) this.#run('UPDATE turns SET detached = 1 WHERE number = ?', twin.number)
       return { outcome: 'duplicate', turn: toTurn(twin) }
     }
+    if (input.knownOnly) return { outcome: 'unknown_message' }
     const alive = this.#liveTurns(conversation.id)
     const waiting = alive.find((turn) => turn.status === 'waiting')
     const full = alive.length > input.queueLimit
@@ -181,31 +182,40 @@ export class SqliteStore implements Store {
     )
   }
 
+  #conversationFor(input: AcceptInput): ConversationRef | undefined {
+    return input.knownOnly
+      ? this.#find(input, input.conversation)
+      : this.#findOrMake(input, input.conversation, input.newConversation, input.at)
+  }
+
+  #find(owner: Owner, wanted: AcceptInput['conversation']): ConversationRef | undefined {
+    if (wanted === 'new') return undefined
+    const found =
+      'id' in wanted
+        ? this.#get<ConversationColumns>(
+            'SELECT * FROM conversations WHERE id = ? AND bot = ? AND key = ?',
+            wanted.id,
+            owner.bot,
+            owner.key,
+          )
+        : this.#get<ConversationColumns>(
+            'SELECT * FROM conversations WHERE bot = ? AND key = ? AND user = ? AND name = ?',
+            owner.bot,
+            owner.key,
+            owner.user ?? '',
+            wanted.name,
+          )
+    return found && { id: found.id, name: found.name }
+  }
+
   #findOrMake(
     owner: Owner,
     wanted: AcceptInput['conversation'],
     newId: string,
     at: number,
   ): ConversationRef | undefined {
-    if (wanted !== 'new') {
-      const found =
-        'id' in wanted
-          ? this.#get<ConversationColumns>(
-              'SELECT * FROM conversations WHERE id = ? AND bot = ? AND key = ?',
-              wanted.id,
-              owner.bot,
-              owner.key,
-            )
-          : this.#get<ConversationColumns>(
-              'SELECT * FROM conversations WHERE bot = ? AND key = ? AND user = ? AND name = ?',
-              owner.bot,
-              owner.key,
-              owner.user ?? '',
-              wanted.name,
-            )
-      if (found) return { id: found.id, name: found.name }
-      if ('id' in wanted) return undefined
-    }
+    const found = this.#find(owner, wanted)
+    if (found || (wanted !== 'new' && 'id' in wanted)) return found
     const name = wanted === 'new' ? newId : wanted.name
     this.#run(
       'INSERT INTO conversations (id, bot, key, user, name, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)',

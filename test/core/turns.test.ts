@@ -344,11 +344,14 @@ describe('the gate before an upstream', () => {
   it('opens its circuit after ten upstream failures in a row, not on bad input: 503, and others are not affected', async () => {
     let code: 'upstream_rejected' | 'upstream_failed' = 'upstream_rejected'
     let asked = 0
-    const bot = local(() => {
+    const bot = local(({ message }) => {
+      if (message.text === 'earlier') return 'answered before'
       asked += 1
       throw new HubError(code)
     })
     await using hub = await startHub({ bots: { bot, other: echo() }, use: [retry({ retries: 0 })] })
+    const earlier = { conversation: 'c', id: 'm' }
+    await hub.ask('bot', 'earlier', earlier)
     for (let count = 0; count < 12; count++) await hub.ask('bot', 'x')
     expect(asked).toBe(12)
     code = 'upstream_failed'
@@ -360,6 +363,7 @@ describe('the gate before an upstream', () => {
     ])
     expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(20)
     expect(asked).toBe(22)
+    expect((await hub.ask('bot', 'earlier', earlier)).text).toBe('answered before')
     expect((await hub.ask('other', 'fine')).text).toBe('fine')
   })
 
