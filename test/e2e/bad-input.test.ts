@@ -1,25 +1,15 @@
 import { once } from 'node:events'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { WebSocket } from 'ws'
 import type { TurnObject } from '../../index.ts'
 import { jsonOf } from '../support/hub.ts'
-import type { Deployment, Program } from '../support/program.ts'
-import { deploy, startProgram } from '../support/program.ts'
+import { sharedProgram } from '../support/program.ts'
 import { connectRaw } from '../support/raw.ts'
 
 // Programs are started here, on a machine that may be busy.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
 
-let deployment: Deployment
-let program: Program
-beforeAll(async () => {
-  deployment = deploy()
-  program = await startProgram(deployment)
-})
-afterAll(async () => {
-  await program[Symbol.asyncDispose]()
-  deployment[Symbol.dispose]()
-})
+const shared = sharedProgram()
 
 interface Request {
   readonly method?: string
@@ -36,9 +26,14 @@ interface Answer {
 
 /** Sends bytes no well-behaved client would send; says that JSON comes unless the request does. */
 async function send({ method = 'POST', path = '/api/v1/bots/main/messages', headers = {}, body = '' }: Request) {
-  using connection = await connectRaw(program.url)
+  using connection = await connectRaw(shared.program.url)
   const bytes = typeof body === 'string' ? Buffer.from(body) : body
-  const lines = { Host: new URL(program.url).host, 'Content-Type': 'application/json', Connection: 'close', ...headers }
+  const lines = {
+    Host: new URL(shared.program.url).host,
+    'Content-Type': 'application/json',
+    Connection: 'close',
+    ...headers,
+  }
   const head = Object.entries({ ...lines, 'Content-Length': String(bytes.length) }).map((line) => line.join(': '))
   connection.write([`${method} ${path} HTTP/1.1`, ...head, '', ''].join('\r\n'))
   connection.write(bytes)
@@ -116,7 +111,7 @@ function expectError({ status, headers, body }: Answer, expectedStatus: number, 
 }
 
 async function expectGoingOn(): Promise<void> {
-  const answer = await program.api('/bots/main/messages', { text: 'still here' })
+  const answer = await shared.program.api('/bots/main/messages', { text: 'still here' })
   expect(answer.status).toBe(200)
   expect(await jsonOf<TurnObject>(answer)).toMatchObject({
     status: 'completed',
@@ -145,7 +140,7 @@ describe('a client that sends', () => {
     ['Main', 'main'],
     ['coze_demo', 'coze-demo'],
   ])('to the unknown bot %s is told which was probably meant', async (bot, meant) => {
-    const answer = await program.api(`/bots/${bot}/messages`, { text: 'hello' })
+    const answer = await shared.program.api(`/bots/${bot}/messages`, { text: 'hello' })
     expect(answer.status).toBe(404)
     expect(await answer.json()).toMatchObject({
       error: { code: 'unknown_bot', message: expect.stringContaining(`did you mean "${meant}"?`) },
@@ -160,26 +155,27 @@ describe('a client that sends', () => {
       const body = `{"text":"hello","decisions":[{"call":"c","result":"deny_once"}],"__proto__":${polluted},"constructor":{"prototype":${polluted}},"payload":{"__proto__":${polluted}}}`
       const { status } = await send({ path, body })
       expect(status).toBe(path.endsWith('messages') ? 200 : 404)
-      const bots = (await (await program.api('/bots')).json()) as { bots: object[] }
+      const bots = (await (await shared.program.api('/bots')).json()) as { bots: object[] }
       expect(bots.bots[0]).not.toHaveProperty('polluted')
-      const asks = await jsonOf<TurnObject>(await program.api('/bots/main/messages', { text: '/consent' }))
+      const asks = await jsonOf<TurnObject>(await shared.program.api('/bots/main/messages', { text: '/consent' }))
       expect(asks.status).toBe('waiting')
     },
   )
 
   it('2 MB is told so while it still sends', async () => {
-    const answer = await program.api('/bots/main/messages', { text: 'x'.repeat(2_000_000) })
+    const answer = await shared.program.api('/bots/main/messages', { text: 'x'.repeat(2_000_000) })
     expect(answer.status).toBe(413)
     expect(await answer.json()).toMatchObject({ error: { code: 'payload_too_large', retryable: false } })
     await expectGoingOn()
   })
 
   it('a cursor that is none of the turn is told so', async () => {
-    const ask = () => program.api('/bots/main/messages', { text: 'hello' }).then((answer) => jsonOf<TurnObject>(answer))
+    const ask = () =>
+      shared.program.api('/bots/main/messages', { text: 'hello' }).then((answer) => jsonOf<TurnObject>(answer))
     const [{ turn }, { turn: other }] = await Promise.all([ask(), ask()])
     for (const cursor of ['x', '-1', '1.5', `${turn}/`, `${turn}/x`, `${other}/1`, '1e3', '99999999999999999999']) {
-      const byHeader = await program.api(`/turns/${turn}/events`, undefined, { 'last-event-id': cursor })
-      const byQuery = await program.api(`/turns/${turn}/events?after=${encodeURIComponent(cursor)}`)
+      const byHeader = await shared.program.api(`/turns/${turn}/events`, undefined, { 'last-event-id': cursor })
+      const byQuery = await shared.program.api(`/turns/${turn}/events?after=${encodeURIComponent(cursor)}`)
       for (const answer of [byHeader, byQuery]) {
         expect([cursor, answer.status]).toEqual([cursor, 400])
         expect(await answer.json()).toMatchObject({ error: { code: 'bad_cursor' } })
@@ -189,7 +185,7 @@ describe('a client that sends', () => {
   })
 
   it('no HTTP at all is answered 400 and hung up on', async () => {
-    using connection = await connectRaw(program.url)
+    using connection = await connectRaw(shared.program.url)
     connection.write('\u0016\u0003\u0001 hello\r\n\r\n')
     expect(await connection.closed).toMatch(/^HTTP\/1\.1 400 /)
     await expectGoingOn()
@@ -197,7 +193,7 @@ describe('a client that sends', () => {
 
   it('a WebSocket handshake from a foreign page, or to no socket, is refused with a status', async () => {
     const statusOf = async (path: string, headers: Record<string, string>) => {
-      const socket = new WebSocket(`${program.url.replace('http', 'ws')}${path}`, { headers })
+      const socket = new WebSocket(`${shared.program.url.replace('http', 'ws')}${path}`, { headers })
       socket.on('error', () => {})
       const [, response] = (await once(socket, 'unexpected-response')) as [unknown, { statusCode: number }]
       socket.terminate()
@@ -210,8 +206,8 @@ describe('a client that sends', () => {
   })
 
   it('any of this leaves no stack in the log', () => {
-    expect(program.output()).toContain('listens on')
-    expect(program.output()).not.toMatch(/^\s+at /m)
-    expect(program.output()).not.toContain('"level":50')
+    expect(shared.program.output()).toContain('listens on')
+    expect(shared.program.output()).not.toMatch(/^\s+at /m)
+    expect(shared.program.output()).not.toContain('"level":50')
   })
 })

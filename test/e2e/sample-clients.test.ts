@@ -1,8 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import type { Deployment, Program } from '../support/program.ts'
-import { deploy, launch, startProgram } from '../support/program.ts'
+import { describe, expect, it, vi } from 'vitest'
+import { launch, sharedProgram } from '../support/program.ts'
 
 // Programs are started here, on a machine that may be busy.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
@@ -22,21 +21,12 @@ function hasPythonLibrary(): boolean {
 }
 
 describe('the sample clients of the WebSocket page', () => {
-  let deployment: Deployment
-  let program: Program
-  beforeAll(async () => {
-    deployment = deploy()
-    program = await startProgram(deployment)
-  })
-  afterAll(async () => {
-    await program[Symbol.asyncDispose]()
-    deployment[Symbol.dispose]()
-  })
+  const shared = sharedProgram()
 
   /** The published code, with nothing but the port changed. */
   function withPort(code: string): string {
     expect(code.split(address)).toHaveLength(2)
-    return code.replace(address, `localhost:${new URL(program.url).port}`)
+    return code.replace(address, `localhost:${new URL(shared.program.url).port}`)
   }
 
   /** Runs a client, which never ends by itself, until it has printed the end of an answer. */

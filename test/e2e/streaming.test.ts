@@ -1,32 +1,22 @@
 import { spawn } from 'node:child_process'
 import { createEventSource } from 'eventsource-client'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import type { TurnObject } from '../../index.ts'
 import { startCuttingProxy } from '../fakes/cutting-proxy.ts'
 import { gatedBot } from '../fakes/gated-bot.ts'
 import { jsonOf, startHub } from '../support/hub.ts'
-import type { Deployment, Program } from '../support/program.ts'
-import { deploy, launch, startProgram } from '../support/program.ts'
+import { launch, sharedProgram } from '../support/program.ts'
 
 // Programs are started here, on a machine that may be busy.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
 
-let deployment: Deployment
-let program: Program
-beforeAll(async () => {
-  deployment = deploy()
-  program = await startProgram(deployment)
-})
-afterAll(async () => {
-  await program[Symbol.asyncDispose]()
-  deployment[Symbol.dispose]()
-})
+const shared = sharedProgram()
 
 // Both groups wait a lot, and they wait together.
 describe.concurrent('a stream', () => {
   describe('to curl', () => {
     it('gets an answer by the line that the program prints at its start, as it is printed', async () => {
-      const line = /^ {2}(curl .*)$/m.exec(program.output())![1]!
+      const line = /^ {2}(curl .*)$/m.exec(shared.program.output())![1]!
       const curl = launch('bash', ['-c', line], { PATH: process.env['PATH'] ?? '' })
       expect(await curl.exited).toBe(0)
       expect(curl.output()).toContain('event: turn.completed\n')
@@ -35,7 +25,7 @@ describe.concurrent('a stream', () => {
     it.each(['asgard-demo', 'coze-demo'])(
       'gets each frame of %s as it is said: the first word while the last is not thought of',
       async (bot) => {
-        const url = `${program.url}/api/v1/bots/${bot}/messages`
+        const url = `${shared.program.url}/api/v1/bots/${bot}/messages`
         const headers = ['-H', 'content-type: application/json', '-H', 'accept: text/event-stream']
         const curl = spawn('curl', ['-sN', url, ...headers, '-d', '{"text":"/long"}'])
         let received = ''
@@ -44,7 +34,7 @@ describe.concurrent('a stream', () => {
           received += chunk.toString()
           if (early || !received.includes('event: message.delta\n')) continue
           const turn = /^id: (turn_\w+)\/1$/m.exec(received)![1]
-          early = await jsonOf<TurnObject>(await program.api(`/turns/${turn}`))
+          early = await jsonOf<TurnObject>(await shared.program.api(`/turns/${turn}`))
         }
         expect(early).toMatchObject({ status: 'running' })
         expect(early!.text).not.toContain('word 300')
@@ -60,9 +50,13 @@ describe.concurrent('a stream', () => {
     it.each(['main', 'asgard-demo', 'coze-demo'])(
       'goes on with Last-Event-ID after it was cut, in an answer of %s, without gap or repeat, and stops at the end',
       async (bot) => {
-        const accepted = await program.api(`/bots/${bot}/messages`, { text: '/long' }, { prefer: 'respond-async' })
+        const accepted = await shared.program.api(
+          `/bots/${bot}/messages`,
+          { text: '/long' },
+          { prefer: 'respond-async' },
+        )
         const { turn } = await jsonOf<TurnObject>(accepted)
-        await using proxy = await startCuttingProxy(program.url, [4000, 9000])
+        await using proxy = await startCuttingProxy(shared.program.url, [4000, 9000])
         const stopped = Promise.withResolvers<void>()
         const asked: (string | undefined)[] = []
         let merged = ''
@@ -84,7 +78,7 @@ describe.concurrent('a stream', () => {
         expect(asked).toHaveLength(4)
         expect(asked[0]).toBeUndefined()
         for (const cursor of asked.slice(1)) expect(cursor).toMatch(new RegExp(`^${turn}/\\d+$`))
-        const uncut = await (await program.api(`/turns/${turn}/events`)).text()
+        const uncut = await (await shared.program.api(`/turns/${turn}/events`)).text()
         expect(uncut).toContain('event: turn.completed\n')
         expect(merged).toBe(uncut.replaceAll(/^:.*\n/gm, ''))
         const numbers = Array.from(merged.matchAll(/^id: turn_\w+\/(\d+)$/gm), ([, seq]) => Number(seq))

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll } from 'vitest'
 
 /** The repository's own folder. */
 export const root = fileURLToPath(new URL('../../', import.meta.url))
@@ -121,6 +122,25 @@ export async function startProgram({ config }: Deployment, options: RunOptions =
     async [Symbol.asyncDispose]() {
       running.signal('SIGKILL')
       await running.exited
+    },
+  }
+}
+
+/** One program for all tests of a file or a group: started before the first of them, stopped after the last. */
+export function sharedProgram(): { readonly program: Program } {
+  let deployment: Deployment
+  let running: Program
+  beforeAll(async () => {
+    deployment = deploy()
+    running = await startProgram(deployment)
+  })
+  afterAll(async () => {
+    await running[Symbol.asyncDispose]()
+    deployment[Symbol.dispose]()
+  })
+  return {
+    get program() {
+      return running
     },
   }
 }
