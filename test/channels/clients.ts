@@ -8,7 +8,7 @@ import { rest, sse, websocket } from '../../index.ts'
 import type { Answer, ChannelSubject, Client, Said } from '../suites/channel.ts'
 
 /** Who a client says it is. */
-export type Caller = { readonly key: string } | undefined
+export type Caller = Parameters<ChannelSubject['connect']>[1]
 
 /** Sends requests and keeps what came back. */
 export function requester(url: string, caller: Caller) {
@@ -20,11 +20,16 @@ export function requester(url: string, caller: Caller) {
     head: (accept: string): Record<string, string> => ({
       accept,
       'content-type': 'application/json',
-      ...(caller ? { authorization: `Bearer ${caller.key}` } : {}),
+      ...authorization(caller),
     }),
-    async send(path: string, accept: string, body?: string): Promise<Response> {
+    async send(
+      path: string,
+      accept: string,
+      body?: string,
+      headers: Readonly<Record<string, string>> = {},
+    ): Promise<Response> {
       return fetch(`${url}${path}`, {
-        headers: this.head(accept),
+        headers: { ...this.head(accept), ...headers },
         ...(body === undefined ? {} : { method: 'POST', body }),
         signal: gone.signal,
       })
@@ -57,11 +62,15 @@ export function requester(url: string, caller: Caller) {
   }
 }
 
+const authorization = (caller: Caller): Record<string, string> =>
+  caller?.key === undefined ? {} : { authorization: `Bearer ${caller.key}` }
+
 /** The code of a refusal. */
 export const codeIn = (body: string): string =>
   (JSON.parse(body) as { readonly error: { readonly code: string } }).error.code
 
-async function connectRest(url: string, caller?: Caller): Promise<Client> {
+/** A client of REST, which other channels' clients use beside their own. */
+export async function connectRest(url: string, caller?: Caller): Promise<Client> {
   const http = requester(url, caller)
   async function* answer(request: () => Promise<Response>): Answer {
     const response = await request()
@@ -89,7 +98,8 @@ async function connectRest(url: string, caller?: Caller): Promise<Client> {
 const json = 'application/json'
 const events = 'text/event-stream'
 
-function* whole({ turn, text, status, error, waiting }: TurnObject): Generator<Said> {
+/** What a turn object says. */
+export function* whole({ turn, text, status, error, waiting }: TurnObject): Generator<Said> {
   if (text !== '') yield { type: 'text', text, turn, place: 0 }
   if (waiting) yield { type: 'waiting', turn, calls: waiting.calls }
   else if (error) yield { type: 'failed', code: error.code, turn }
@@ -160,8 +170,7 @@ interface Frame {
 }
 
 async function connectWebSocket(url: string, caller?: Caller): Promise<Client> {
-  const headers = caller ? { authorization: `Bearer ${caller.key}` } : {}
-  const socket = new WebSocket(`${url.replace('http', 'ws')}/api/v1/ws`, { headers })
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/api/v1/ws`, { headers: authorization(caller) })
   let received = ''
   const refused = await opened(socket)
   const listeners = new Set<(frame: Frame | undefined) => void>()

@@ -1,3 +1,5 @@
+import { channel as diagnostics } from 'node:diagnostics_channel'
+import type { Socket } from 'node:net'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
@@ -16,12 +18,37 @@ const post = (hub: TestHub, headers: Record<string, string | number>, body = '')
     body,
   ].join('\r\n')
 const status = (answer: string) => Number(/^HTTP\/1.1 (\d{3})/.exec(answer)?.[1])
+const p99 = (values: readonly number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length * 0.99)]!
 const started = () => startHub({ bots: { echo: echo() } })
+
+/** Resolves when the hub has so many more connections. */
+function acceptedBy(hub: TestHub, count: number): Promise<void> {
+  const port = Number(new URL(hub.url).port)
+  const { promise, resolve } = Promise.withResolvers<void>()
+  let left = count
+  const accept = (message: unknown) => {
+    if ((message as { readonly socket: Socket }).socket.localPort !== port || --left > 0) return
+    diagnostics('net.server.socket').unsubscribe(accept)
+    resolve()
+  }
+  diagnostics('net.server.socket').subscribe(accept)
+  return promise
+}
 
 describe('slow and oversized requests', () => {
   it('300 connections that never finish their headers are gone in 6 s, while a good client is served at once', async () => {
     await using hub = await started()
+    const ask = async () => {
+      const asked = performance.now()
+      expect((await hub.ask('echo', 'hello')).text).toBe('hello')
+      return performance.now() - asked
+    }
+    const alone: number[] = []
+    while (alone.length < 300) alone.push(await ask())
+    const accepted = acceptedBy(hub, 300)
     const slow = await Promise.all(Array.from({ length: 300 }, () => connectRaw(hub.url)))
+    // The kernel completes a connection before the hub has seen it, and the hub's clock begins when it has.
+    await accepted
     const from = performance.now()
     for (const connection of slow) connection.write('GET /healthz HTTP/1.1\r\nX-Slow: ')
     const latencies: number[] = []
@@ -30,17 +57,13 @@ describe('slow and oversized requests', () => {
       closed.abort()
       return answers
     })
-    while (!closed.signal.aborted && performance.now() - from < 10_000) {
-      const asked = performance.now()
-      expect((await hub.ask('echo', 'hello')).text).toBe('hello')
-      latencies.push(performance.now() - asked)
-    }
+    while (!closed.signal.aborted && performance.now() - from < 10_000) latencies.push(await ask())
     const answers = await gone
     expect(performance.now() - from).toBeLessThan(6500)
     expect(new Set(answers.map(status))).toEqual(new Set([408]))
-    latencies.sort((a, b) => a - b)
-    // A tenth of what it takes alone would be the wish; the machine that runs this may be busy.
-    expect(latencies[Math.floor(latencies.length / 2)]!).toBeLessThan(50)
+    expect(latencies.length).toBeGreaterThan(100)
+    // The machine that runs this may be so busy that it takes longer even without the slow ones.
+    expect(p99(latencies)).toBeLessThan(Math.max(50, 3 * p99(alone)))
   })
 
   it('cuts a body that does not arrive within 15 s with 408', { timeout: 25_000 }, async () => {

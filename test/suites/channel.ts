@@ -4,24 +4,55 @@ import { expect } from 'vitest'
 import type { ChannelContext, ChannelSpec } from '../../core/channel.ts'
 import type { Dispatcher } from '../../core/dispatcher.ts'
 import { HubError } from '../../core/errors.ts'
+import type { FailureCode } from '../../core/errors.ts'
 import type { ConsentDecision, ToolCall } from '../../core/events.ts'
 import { apiKey, local, sqlite } from '../../index.ts'
-import type { BotFunction, HubConfig } from '../../index.ts'
+import type { BotFunction } from '../../index.ts'
+import type { StoreSpec } from '../../core/plugin.ts'
 import { startHub } from '../support/hub.ts'
 import type { TestHub } from '../support/hub.ts'
 import { naughtyStrings } from './naughty.ts'
+import { openReceiver } from './receiver.ts'
+import type { Receiver } from './receiver.ts'
 import { registerSuite, within } from './suite.ts'
 import type { Case, Subject } from './suite.ts'
 
 /** A channel, and how to try it. */
 export interface ChannelSubject extends Subject {
-  /** The factory call of a config. */
-  readonly mount: (options: { readonly bots?: readonly string[] }) => ChannelSpec
+  /** The factory call of a config; `door` is there where the channel `callsBack`. */
+  readonly mount: (options: { readonly bots?: readonly string[] }, door?: Door) => ChannelSpec
   /** Whether words reach the client while they are said; false: the answer comes whole. */
   readonly streams: boolean
-  /** A client of the hub at this address, that says who it is by a key when it is given one. */
-  readonly connect: (url: string, caller?: { readonly key: string }) => Promise<Client>
+  /**
+   * Its answers leave by callback, so it is mounted once for each bot and each caller, under the name that `doorName`
+   * gives, and told where that caller is called back.
+   */
+  readonly callsBack?: boolean
+  /** Channels that its clients use too, by name, for what it does not do itself, such as taking decisions. */
+  readonly beside?: Readonly<Record<string, ChannelSpec>>
+  /** The code for somebody who does not prove to be who they say; `unauthorized` by default. */
+  readonly refusesStrangers?: FailureCode
+  /** A client of the hub at this address; `receiver` is there where the channel `callsBack`. */
+  readonly connect: (url: string, caller?: Caller, receiver?: Receiver) => Promise<Client>
 }
+
+/** Who a client says to be: the name of an API key, and the key, if it has one to show. */
+export interface Caller {
+  readonly name: string
+  readonly key?: string
+}
+
+/** What one mount of a channel that calls back is for. */
+export interface Door {
+  readonly bot: string
+  /** Undefined where the hub has no `auth`. */
+  readonly caller: Caller | undefined
+  /** Where its answers go. */
+  readonly callback: string
+}
+
+/** The name under which a channel that calls back is mounted for a bot and a caller. */
+export const doorName = (bot: string, caller: Caller | undefined): string => (caller ? `${bot}-${caller.name}` : bot)
 
 /** Somebody at the other end of a channel. */
 export interface Client {
@@ -65,10 +96,17 @@ export const channelSuite = (name: string, subject: ChannelSubject): void =>
   registerSuite('channel', name, subject, channelCases)
 
 const noStream = ({ streams }: ChannelSubject) => (streams ? undefined : 'its answers come whole')
+const oneBot = ({ callsBack }: ChannelSubject) => (callsBack ? 'each of its mounts is for one bot' : undefined)
+const noReader = ({ callsBack }: ChannelSubject) =>
+  callsBack ? 'its answers leave by callback, so nobody follows a turn' : undefined
 
 const vendorWords = 'open sesame, says the vendor'
+const driverWords = 'the disk is full, says the driver'
 const call: ToolCall = { call: 'call-1', tool: 'send_mail', input: { to: 'a@example.com' } }
-const keys = { ada: 'key-of-ada-00000001', bob: 'key-of-bob-00000002' }
+const callers = {
+  ada: { name: 'ada', key: 'key-of-ada-00000001' },
+  bob: { name: 'bob', key: 'key-of-bob-00000002' },
+}
 /** What a reader that does not read may leave in the hub's memory, in bytes. */
 const maxQueuedBytes = 2 * 1_048_576
 
@@ -203,12 +241,28 @@ export const channelCases: readonly Case<ChannelSubject>[] = [
       for (const body of malformed) codes.push(await within(client.sendRaw(body), `an answer to ${body.slice(0, 40)}`))
       expect(codes).toHaveLength(malformed.length)
       expect(codes.filter((code) => code !== 'bad_json' && code !== 'invalid_request')).toEqual([])
-      expect(await allOf(client.ask('nobody', 'hello'))).toMatchObject([{ type: 'failed', code: 'unknown_bot' }])
+      // Where each bot has a door of its own, there is none for a bot that does not exist.
+      const code = subject.callsBack ? 'not_found' : 'unknown_bot'
+      expect(await allOf(client.ask('nobody', 'hello'))).toMatchObject([{ type: 'failed', code }])
       expect(textOf(await allOf(client.ask('parrot', 'still here')))).toBe('still here')
     },
   },
   {
+    title: 'takes no message that could not be kept, and takes it when it comes again',
+    async run(subject) {
+      let isFull = true
+      await using stage = await setStage(subject, parrot, { isFull: () => isFull })
+      const client = await stage.connect()
+      const ask = () => allOf(client.ask('parrot', 'hello', { conversation: 'c-1', id: 'm-1' }))
+      expect(await ask()).toMatchObject([{ type: 'failed', code: 'store_unavailable' }])
+      expect(client.received()).not.toContain(driverWords)
+      isFull = false
+      expect(textOf(await ask())).toBe('hello')
+    },
+  },
+  {
     title: 'lets clients in to the bots of its `bots` option alone',
+    skip: oneBot,
     async run(subject) {
       await using stage = await setStage(subject, { ...parrot, hidden: () => 'a secret' }, { offers: ['parrot'] })
       const client = await stage.connect()
@@ -280,6 +334,7 @@ export const channelCases: readonly Case<ChannelSubject>[] = [
   },
   {
     title: 'stops following a turn when its client has gone',
+    skip: noReader,
     async run(subject) {
       const begun = Promise.withResolvers<string>()
       await using stage = await setStage(subject, {
@@ -364,9 +419,12 @@ export const channelCases: readonly Case<ChannelSubject>[] = [
           await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
         },
       })
-      const answer = allOf((await stage.connect()).ask('silent', 'hello')).catch(() => [])
+      const client = await stage.connect()
+      const answer = allOf(client.ask('silent', 'hello')).catch(() => [])
       await within(begun.promise, 'the question arrives')
       await within(stage.hub.hub.stop(0), 'the hub stops')
+      // Whoever is called back sees nothing of the stop, and would wait for the next start.
+      if (subject.callsBack) client.vanish()
       const said = await within(answer, 'the end of the answer')
       expect(said.filter(({ type }) => type === 'done')).toEqual([])
     },
@@ -383,22 +441,22 @@ export const channelCases: readonly Case<ChannelSubject>[] = [
             return message.text
           },
         },
-        {
-          auth: [apiKey({ name: 'ada', key: keys.ada }), apiKey({ name: 'bob', key: keys.bob })],
-        },
+        { callers: [callers.ada, callers.bob] },
       )
-      const [ada, bob] = [await stage.connect({ key: keys.ada }), await stage.connect({ key: keys.bob })]
+      const [ada, bob] = [await stage.connect(callers.ada), await stage.connect(callers.bob)]
       const said = await allOf(ada.ask('parrot', 'mine', { conversation: '1', id: 'm-1' }))
       expect(textOf(said)).toBe('mine')
       const turn = said.at(-1)!.turn!
       expect(await allOf(bob.resume(turn, 0))).toMatchObject([{ type: 'failed', code: 'unknown_turn' }])
       // Names that clients choose do not meet either.
       expect(textOf(await allOf(bob.ask('parrot', 'not yours', { conversation: '1', id: 'm-1' })))).toBe('not yours')
+      expect(bob.received()).not.toContain(turn)
       expect(conversations.size).toBe(2)
       expect(textOf(await allOf(ada.resume(turn, 0)))).toBe('mine')
-      for (const caller of [undefined, { key: 'key-of-nobody-000003' }]) {
-        const refused = await allOf((await stage.connect(caller)).ask('parrot', 'hello'))
-        expect(refused).toMatchObject([{ type: 'failed', code: 'unauthorized' }])
+      for (const stranger of [{ name: 'ada' }, { name: 'ada', key: 'key-of-nobody-000003' }]) {
+        const refused = await allOf((await stage.connect(stranger)).ask('parrot', 'hello'))
+        const code = subject.refusesStrangers ?? 'unauthorized'
+        expect(refused).toMatchObject([{ type: 'failed', code }])
       }
     },
   },
@@ -408,10 +466,10 @@ const parrot = { parrot: ({ message }) => message.text } satisfies Record<string
 
 const malformed = ['', '{', 'null', '[]', '7', '"hello"', '{}', '{"text":7,"message":7}', '['.repeat(5000), '\u0000']
 
-/** A hub with the channel and nothing else on it. */
+/** A hub with the channel, what its clients use beside it, and nothing else on it. */
 interface Stage extends AsyncDisposable {
   readonly hub: TestHub
-  connect(caller?: { readonly key: string }): Promise<Client>
+  connect(caller?: Caller): Promise<Client>
   /** Resolves when so many readers follow a turn by the channel. */
   follows(count: number): Promise<void>
   /** What all connections of the hub have been given and have not taken. */
@@ -420,46 +478,65 @@ interface Stage extends AsyncDisposable {
 
 interface StageOptions {
   readonly offers?: readonly string[]
-  readonly auth?: NonNullable<HubConfig['auth']>
+  /** Everybody is let in where there are none. */
+  readonly callers?: readonly Required<Caller>[]
+  /** Whether the store can keep no message now. */
+  readonly isFull?: () => boolean
 }
 
 async function setStage(
   subject: ChannelSubject,
   bots: Readonly<Record<string, BotFunction>>,
-  { offers, auth }: StageOptions = {},
+  { offers, callers: known = [], isFull = () => false }: StageOptions = {},
 ): Promise<Stage> {
   let following = 0
   let watchers: (() => void)[] = []
   const changed = () => {
     for (const watcher of watchers.splice(0)) watcher()
   }
-  const spec = overHub(subject.mount(offers ? { bots: offers } : {}), (hub) => ({
-    async *follow(turn, after, signal) {
-      following += 1
-      changed()
-      try {
-        yield* hub.follow(turn, after, signal)
-      } finally {
-        following -= 1
+  const watched = (spec: ChannelSpec) =>
+    overHub(spec, (hub) => ({
+      async *follow(turn, after, signal) {
+        following += 1
         changed()
+        try {
+          yield* hub.follow(turn, after, signal)
+        } finally {
+          following -= 1
+          changed()
+        }
+      },
+    }))
+  await using opening = new AsyncDisposableStack()
+  const receivers = new Map<string | undefined, Receiver>()
+  const doors: Record<string, ChannelSpec> = {}
+  if (subject.callsBack) {
+    for (const caller of known.length > 0 ? known : [undefined]) {
+      const receiver = opening.use(await openReceiver())
+      receivers.set(caller?.name, receiver)
+      for (const bot of Object.keys(bots)) {
+        doors[doorName(bot, caller)] = watched(subject.mount({}, { bot, caller, callback: receiver.url }))
       }
-    },
-  }))
+    }
+  } else {
+    doors['door'] = watched(subject.mount(offers ? { bots: offers } : {}))
+  }
   const sockets = new Set<Socket>()
   const accepted = (message: unknown) => sockets.add((message as { readonly socket: Socket }).socket)
   diagnostics('net.server.socket').subscribe(accepted)
   const hub = await startHub({
     bots: Object.fromEntries(Object.entries(bots).map(([name, bot]) => [name, local(bot)])),
-    channels: { door: spec },
-    store: sqlite({ file: ':memory:' }),
-    ...(auth ? { auth } : {}),
+    channels: { ...subject.beside, ...doors },
+    store: thatMayBeFull(sqlite({ file: ':memory:' }), isFull),
+    ...(known.length > 0 ? { auth: known.map((caller) => apiKey(caller)) } : {}),
   })
   const clients: Client[] = []
   const port = Number(new URL(hub.url).port)
+  const opened = opening.move()
   return {
     hub,
     async connect(caller) {
-      const client = await subject.connect(hub.url, caller)
+      const client = await subject.connect(hub.url, caller, receivers.get(caller?.name))
       clients.push(client)
       return client
     },
@@ -477,9 +554,24 @@ async function setStage(
       diagnostics('net.server.socket').unsubscribe(accepted)
       for (const client of clients) client.vanish()
       await hub[Symbol.asyncDispose]()
+      await opened.disposeAsync()
     },
   }
 }
+
+/** A store that keeps no message while it is full. */
+const thatMayBeFull = (spec: StoreSpec, isFull: () => boolean): StoreSpec => ({
+  ...spec,
+  async create(options, context) {
+    const store = await spec.create(options, context)
+    return withReplaced(store, {
+      accept: async (input: Parameters<typeof store.accept>[0]) => {
+        if (isFull()) throw new Error(driverWords)
+        return store.accept(input)
+      },
+    })
+  },
+})
 
 /** The same channel, with some of what it can ask of the hub replaced. */
 export const overHub = (
@@ -488,18 +580,22 @@ export const overHub = (
 ): ChannelSpec => ({
   ...spec,
   create(options, context: ChannelContext) {
-    const replaced: Readonly<Record<PropertyKey, unknown>> = replace(context.hub)
-    const hub = new Proxy(context.hub, {
-      get(target, name) {
-        if (Object.hasOwn(replaced, name)) return replaced[name]
-        const value: unknown = Reflect.get(target, name, target)
-        // Its private fields are the dispatcher's, not the proxy's.
-        return typeof value === 'function' ? (value.bind(target) as unknown) : value
-      },
-    })
-    return spec.create(options, { ...context, hub })
+    return spec.create(options, { ...context, hub: withReplaced(context.hub, replace(context.hub)) })
   },
 })
+
+/** The same object, with some of its methods replaced. */
+function withReplaced<T extends object>(original: T, methods: { readonly [Name in keyof T]?: T[Name] }): T {
+  const replaced: Readonly<Record<PropertyKey, unknown>> = { ...methods }
+  return new Proxy(original, {
+    get(target, name) {
+      if (Object.hasOwn(replaced, name)) return replaced[name]
+      const value: unknown = Reflect.get(target, name, target)
+      // Its private fields are the original's, not the proxy's.
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value
+    },
+  })
+}
 
 async function allOf(answer: Answer): Promise<Said[]> {
   const said: Said[] = []

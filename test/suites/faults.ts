@@ -3,9 +3,10 @@ import type { Dispatcher } from '../../core/dispatcher.ts'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent, NumberedEvent } from '../../core/events.ts'
 import type { PluginContext, Provider, ProviderSpec } from '../../core/plugin.ts'
-import type { Page, Store } from '../../core/store.ts'
+import type { Page, Store, TurnRow } from '../../core/store.ts'
 import type { Respond, Turn } from '../../core/turn.ts'
 import { restSubject, sseSubject, websocketSubject } from '../channels/clients.ts'
+import { webhookSubject } from '../channels/webhook.subject.ts'
 import { murmurSubject } from '../examples/murmur.ts'
 import { asgardSubject } from '../plugins/asgard/dialect.ts'
 import { cozeSubject } from '../plugins/coze/dialect.ts'
@@ -595,7 +596,47 @@ export const channelFaults: readonly Fault<ChannelSubject>[] = [
       turn: (principal, id) => hub.turn({ ...principal, key: 'ada' }, id),
     })),
   },
+  {
+    does: 'acknowledges a message before it is durable',
+    caughtBy: 'takes no message that could not be kept, and takes it when it comes again',
+    says: /the next word of the answer: nothing of it/,
+    hangs: true,
+    subject: hubbing(webhookSubject, (hub) => ({
+      async send(caller, inbound) {
+        const turn = (id: string) => ({ turn: { id } as TurnRow, created: true })
+        return hub.send(caller, inbound).catch(() => turn('turn_of_a_message_that_is_lost'))
+      },
+    })),
+  },
+  {
+    does: 'calls back without a signature',
+    caughtBy: order,
+    says: /signature|headers/,
+    subject: mounting(webhookSubject, (spec) => ({
+      ...spec,
+      async create(options, context) {
+        const channel = await spec.create(options, context)
+        return {
+          ...channel,
+          async deliver({ type, at, turn }) {
+            const timestamp = new Date(at).toISOString()
+            const body = JSON.stringify({ type, timestamp, data: await context.hub.view(turn) })
+            await fetch(callbackOf(options), { method: 'POST', body })
+          },
+        }
+      },
+    })),
+  },
+  {
+    does: 'acts as one key for all',
+    caughtBy: 'shows nobody what another key has asked',
+    says: /not yours/,
+    subject: inContext(webhookSubject, ({ actAs }) => ({ actAs: () => actAs('ada') })),
+  },
 ]
+
+/** Where a webhook of the suite calls back. */
+const callbackOf = (options: unknown): string => (options as { readonly callback: string }).callback
 
 const known = 'knows a message again by its id, in its conversation only'
 const ends = 'writes the end of a turn, its record and the claim of the next in one commit'
@@ -1024,7 +1065,7 @@ type Follow = Dispatcher['follow']
 
 /** A channel that asks something else of the hub. */
 function hubbing(subject: ChannelSubject, replace: Parameters<typeof overHub>[1]): ChannelSubject {
-  return { ...subject, mount: (options) => overHub(subject.mount(options), replace) }
+  return mounting(subject, (spec) => overHub(spec, replace))
 }
 
 /** A channel that follows turns in another way. */
@@ -1101,7 +1142,7 @@ function closing(subject: ChannelSubject, wait: () => Promise<unknown>): Channel
 }
 
 function mounting(subject: ChannelSubject, change: (spec: ChannelSpec) => ChannelSpec): ChannelSubject {
-  return { ...subject, mount: (options) => change(subject.mount(options)) }
+  return { ...subject, mount: (...where) => change(subject.mount(...where)) }
 }
 
 /** A SQLite store with some of its methods replaced. */
