@@ -2,7 +2,7 @@ import { channel as diagnostics } from 'node:diagnostics_channel'
 import type { Socket } from 'node:net'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { echo, local } from '../../index.ts'
 import { startHub } from '../support/hub.ts'
 import type { TestHub } from '../support/hub.ts'
@@ -281,5 +281,22 @@ describe('a WebSocket peer', () => {
     connection.write(bytes)
     await expect.poll(() => closeCode(Buffer.concat(chunks)), { timeout: 5000 }).toBe(code)
     expect((await hub.ask('echo', 'still here')).text).toBe('still here')
+  })
+
+  it('that has gone without a word is let go within 60 s', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    try {
+      await using hub = await startHub({ bots: { echo: echo() } })
+      using connection = await open(hub)
+      const chunks: Buffer[] = []
+      connection.socket.on('data', (chunk: Buffer) => chunks.push(chunk))
+      vi.advanceTimersByTime(30_000)
+      // A ping, which this peer does not answer.
+      await expect.poll(() => Buffer.concat(chunks).includes(0x89)).toBe(true)
+      vi.advanceTimersByTime(30_000)
+      await connection.closed
+    } finally {
+      vi.useRealTimers()
+    }
   })
 })
