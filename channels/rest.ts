@@ -1,10 +1,11 @@
 import { z } from 'zod'
+import { botList, conversationPage, fileAnswer, recordPage, turnObject } from '../core/answers.ts'
 import { check } from '../core/body.ts'
 import type { ChannelContext, RequestContext } from '../core/channel.ts'
 import { channelOptions, defineChannel } from '../core/channel.ts'
 import { HubError } from '../core/errors.ts'
 import type { FileRef } from '../core/message.ts'
-import { answerTurn, nativePaths, respondsAsync, sendMessage, turnOf, under } from '../core/native.ts'
+import { answerTurn, nativePaths, nativeRequests, respondsAsync, sendMessage, turnOf, under } from '../core/native.ts'
 import { leaving, receiveUpload } from '../core/upload.ts'
 import type { Page, PageOptions, TurnRow } from '../core/store.ts'
 import { isEnded } from '../core/store.ts'
@@ -29,6 +30,11 @@ export const rest = defineChannel({
           method: 'POST',
           path: at(nativePaths.messages),
           accepts: json,
+          describe: {
+            ...nativeRequests.messages,
+            headers: nativeRequests.messages.headers.extend(prefer.shape),
+            answers: turnAnswers,
+          },
           async handle(ctx) {
             const { turn, after } = await sendMessage(ctx, context)
             await answer(ctx, context, turn, after)
@@ -38,16 +44,37 @@ export const rest = defineChannel({
           method: 'POST' as const,
           path: at(nativePaths[kind]),
           accepts: json,
+          describe: { ...nativeRequests[kind], headers: prefer, answers: turnAnswers },
           async handle(ctx: RequestContext) {
             const { turn, after } = await answerTurn(ctx, context, kind)
             await answer(ctx, context, turn, after)
           },
         })),
-        { method: 'GET', path: at(nativePaths.turn), handle: (ctx) => getTurn(ctx, context) },
-        { method: 'POST', path: at(nativePaths.cancel), handle: (ctx) => cancel(ctx, context) },
+        {
+          method: 'GET',
+          path: at(nativePaths.turn),
+          describe: {
+            summary: 'Read a turn',
+            query: waitQuery,
+            answers: { 200: ofJson('The turn as it is now.', turnObject) },
+          },
+          handle: (ctx) => getTurn(ctx, context),
+        },
+        {
+          method: 'POST',
+          path: at(nativePaths.cancel),
+          describe: {
+            summary: 'Cancel a turn',
+            description:
+              'Its upstream is stopped, and it ends with `turn.cancelled`; one that has ended stays as it is.',
+            answers: { 202: ofJson('The turn as it is now.', turnObject) },
+          },
+          handle: (ctx) => cancel(ctx, context),
+        },
         {
           method: 'GET',
           path: at('/api/v1/bots'),
+          describe: { summary: 'List the bots you may use', answers: { 200: ofJson('The bots.', botList) } },
           handle(ctx) {
             ctx.body = { bots: context.bots.list(ctx.principal).filter(({ bot }) => context.offers(bot)) }
           },
@@ -55,6 +82,11 @@ export const rest = defineChannel({
         {
           method: 'GET',
           path: at('/api/v1/bots/:bot/conversations'),
+          describe: {
+            summary: 'List your conversations with a bot',
+            query: pageQuery,
+            answers: { 200: ofJson('A page, from the latest back.', conversationPage) },
+          },
           async handle(ctx) {
             const page = await context.conversations.list(ctx.principal, botOf(ctx, context), pageOptions(ctx))
             ctx.body = dated(page, ({ createdAt, updatedAt, ...item }) => ({
@@ -67,6 +99,11 @@ export const rest = defineChannel({
         {
           method: 'GET',
           path: at('/api/v1/bots/:bot/conversations/:conversation/messages'),
+          describe: {
+            summary: 'Read what was said in a conversation',
+            query: pageQuery,
+            answers: { 200: ofJson('A page, from the latest back.', recordPage) },
+          },
           async handle(ctx) {
             const bot = botOf(ctx, context)
             const page = await context.conversations.records(
@@ -81,6 +118,11 @@ export const rest = defineChannel({
         {
           method: 'DELETE',
           path: at('/api/v1/bots/:bot/conversations/:conversation'),
+          describe: {
+            summary: 'Delete a conversation',
+            description: 'Here and upstream. A live turn of it ends with `turn.cancelled`.',
+            answers: { 204: { description: 'It is forgotten.' } },
+          },
           async handle(ctx) {
             await context.conversations.forget(ctx.principal, botOf(ctx, context), ctx.params['conversation']!)
             ctx.status = 204
@@ -89,6 +131,13 @@ export const rest = defineChannel({
         {
           method: 'POST',
           path: at('/api/v1/bots/:bot/files'),
+          describe: {
+            summary: 'Upload a file for a conversation',
+            description: 'Streamed to the bot. `conversation` stands before `file` in the form, or in the query.',
+            query: z.object({ conversation: clientName.optional() }),
+            body: { 'multipart/form-data': z.object({ conversation: clientName.optional(), file: z.file() }) },
+            answers: { 201: ofJson('The file, to be named in `files` of a message.', fileAnswer) },
+          },
           async handle(ctx) {
             const { id, name, bytes, mime } = await receiveFile(ctx, context)
             ctx.status = 201
@@ -100,8 +149,34 @@ export const rest = defineChannel({
   },
 })
 
+const ofJson = (description: string, schema: z.ZodType) => ({ description, content: { 'application/json': schema } })
+
+const prefer = z.object({
+  Prefer: z.string().optional().describe('`respond-async`: answer 202 at once, and read the turn later.'),
+})
+const turnAnswers = {
+  200: ofJson('The turn, when it ends or waits, whatever its status.', turnObject),
+  202: ofJson('With `Prefer: respond-async`: the turn as it is now.', turnObject),
+} as const
+
+const waitQuery = z.object({
+  wait: z.coerce
+    .number()
+    .min(0)
+    .default(0)
+    .describe(`How long to hold the answer until the status changes, in seconds; at most ${maxWaitSeconds}.`),
+})
+const pageQuery = z.object({
+  before: z
+    .string()
+    .regex(/^[\w.]{1,64}$/, 'must be the `before` of an earlier page')
+    .optional()
+    .describe('The `before` of the page after it.'),
+  limit: z.coerce.number().int().min(1).max(200).default(50),
+})
+
 async function answer(ctx: RequestContext, { hub }: ChannelContext, turn: TurnRow, after: number): Promise<void> {
-  ctx.set('location', `/api/v1/turns/${turn.id}`)
+  ctx.set('location', ctx.path.replace(/\/api\/v1\/.*$/, `/api/v1/turns/${turn.id}`))
   if (respondsAsync(ctx)) {
     ctx.status = 202
     ctx.set('preference-applied', 'respond-async')
@@ -124,7 +199,7 @@ async function restsOrLeaves(
 
 async function getTurn(ctx: RequestContext, context: ChannelContext): Promise<void> {
   const turn = await turnOf(ctx, context)
-  const wait = check(z.coerce.number().min(0), ctx.query['wait'] ?? 0)
+  const { wait } = check(waitQuery, ctx.query)
   if (wait > 0 && !isEnded(turn.status)) {
     using left = leaving(ctx)
     const late = AbortSignal.timeout(Math.min(wait, maxWaitSeconds) * 1000)
@@ -150,16 +225,7 @@ function botOf(ctx: RequestContext, { offers }: ChannelContext): string {
 }
 
 function pageOptions(ctx: RequestContext): PageOptions {
-  const { before, limit } = check(
-    z.object({
-      before: z
-        .string()
-        .regex(/^[\w.]{1,64}$/, 'must be the `before` of an earlier page')
-        .optional(),
-      limit: z.coerce.number().int().min(1).max(200).default(50),
-    }),
-    ctx.query,
-  )
+  const { before, limit } = check(pageQuery, ctx.query)
   return { limit, ...(before === undefined ? {} : { before }) }
 }
 

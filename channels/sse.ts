@@ -1,10 +1,11 @@
 import { z } from 'zod'
+import { numberedEvent, turnObject } from '../core/answers.ts'
 import type { ChannelContext, RequestContext } from '../core/channel.ts'
 import { channelOptions, defineChannel } from '../core/channel.ts'
 import { failures, HubError } from '../core/errors.ts'
 import { openEventStream } from '../core/event-stream.ts'
 import type { NumberedEvent } from '../core/events.ts'
-import { answerTurn, nativePaths, sendMessage, turnOf, under } from '../core/native.ts'
+import { answerTurn, nativePaths, nativeRequests, sendMessage, turnOf, under } from '../core/native.ts'
 import { encodeEvent } from '../core/sse.ts'
 import type { TurnRow } from '../core/store.ts'
 import { isEnded } from '../core/store.ts'
@@ -29,16 +30,39 @@ export const sse = defineChannel({
           method: 'POST',
           path: under(path, nativePaths.messages),
           accepts: events,
+          describe: { ...nativeRequests.messages, answers: untilItRests },
           async handle(ctx) {
             const { turn, after } = await sendMessage(ctx, context)
             await stream(ctx, context, turn.id, after, untilWaiting)
           },
         },
-        { method: 'POST', path: under(path, nativePaths.consent), accepts: events, handle: answer('consent') },
-        { method: 'POST', path: under(path, nativePaths.toolOutputs), accepts: events, handle: answer('toolOutputs') },
+        ...(['consent', 'toolOutputs'] as const).map((kind) => ({
+          method: 'POST' as const,
+          path: under(path, nativePaths[kind]),
+          accepts: events,
+          describe: { ...nativeRequests[kind], answers: untilItRests },
+          handle: answer(kind),
+        })),
         {
           method: 'GET',
           path: under(path, nativePaths.events),
+          describe: {
+            summary: 'Read the events of a turn, from any place',
+            description: 'Live and finished turns alike. The stream goes on past `turn.waiting` and stays open there.',
+            query: z.object({ after: cursor.optional().describe('The `seq` of the last event you have.') }),
+            headers: z.object({ 'Last-Event-ID': cursor.optional().describe('The same; it wins.') }),
+            answers: {
+              200: {
+                description: `The events after the cursor, to the end of the turn. ${frames}`,
+                content: eventStream,
+              },
+              204: { description: 'The turn has ended, and nothing comes after the cursor.' },
+              [failures.events_expired.status]: {
+                description: 'The events are no longer kept: the turn as it ended.',
+                content: { 'application/json': turnObject },
+              },
+            },
+          },
           async handle(ctx) {
             const turn = await turnOf(ctx, context)
             const after = cursorOf(ctx, turn)
@@ -52,6 +76,16 @@ export const sse = defineChannel({
         {
           method: 'GET',
           path: under(path, '/api/v1/bots/:bot/conversations/:conversation/events'),
+          describe: {
+            summary: 'Follow a conversation',
+            description: 'Every turn of it as it happens, for a second tab or device.',
+            headers: z.object({
+              'Last-Event-ID': placeInConversation
+                .optional()
+                .describe('The id of the last event you have, `{turn}/{seq}`.'),
+            }),
+            answers: { 200: { description: `The events, for as long as you stay. ${frames}`, content: eventStream } },
+          },
           async handle(ctx) {
             const bot = ctx.params['bot']!
             if (!context.offers(bot)) throw new HubError('unknown_bot')
@@ -63,6 +97,18 @@ export const sse = defineChannel({
     }
   },
 })
+
+/** `{turn}/{seq}`, or the number alone. */
+const cursorForm = /^(?:(?<turn>.+)\/)?(?<seq>\d{1,15})$/
+const cursor = z.string().regex(cursorForm)
+const placeForm = /^(?<turn>[^/]+)\/(?<seq>\d{1,15})$/
+const placeInConversation = z.string().regex(placeForm)
+
+const eventStream = { 'text/event-stream': numberedEvent } as const
+const frames = 'Each frame has `id: {turn}/{seq}`, `event: {type}` and one `data:` line, which is an event.'
+const untilItRests = {
+  200: { description: `The events of the turn, until it ends or waits. ${frames}`, content: eventStream },
+} as const
 
 /** A POST is answered when its turn ends or waits; whoever resumes stays on. */
 const untilWaiting = (event: NumberedEvent): boolean => event.type === 'turn.waiting'
@@ -106,7 +152,7 @@ async function placeOf(
 ): Promise<{ turn: string; seq: number } | undefined> {
   const header = ctx.get('last-event-id')
   if (!header) return undefined
-  const parts = /^(?<turn>[^/]+)\/(?<seq>\d{1,15})$/.exec(header)?.groups
+  const parts = placeForm.exec(header)?.groups
   if (!parts) throw new HubError('bad_cursor', { message: 'Send the id of an event you received, `{turn}/{seq}`.' })
   const turn = await context.hub.turn(ctx.principal, parts['turn']!)
   if (turn.conversation.id !== conversation) throw new HubError('unknown_turn')
@@ -124,8 +170,8 @@ function* framesOf(turn: string, events: readonly NumberedEvent[]): Generator<st
 function cursorOf(ctx: RequestContext, turn: TurnRow): number {
   const { after = '0' } = ctx.query
   const header = ctx.get('last-event-id')
-  const cursor = header || String(after)
-  const digits = /^(?:(?<turn>.+)\/)?(?<seq>\d{1,15})$/.exec(cursor)?.groups
+  const given = header || String(after)
+  const digits = cursorForm.exec(given)?.groups
   if (!digits || (digits['turn'] !== undefined && digits['turn'] !== turn.id)) throw new HubError('bad_cursor')
   return Number(digits['seq'])
 }

@@ -7,6 +7,7 @@ import type { Principal } from './auth.ts'
 import type { Bots } from './bots.ts'
 import type { Conversations } from './conversations.ts'
 import type { Dispatcher } from './dispatcher.ts'
+import type { HubError } from './errors.ts'
 import type { PluginContext } from './plugin.ts'
 import type { Definition, PluginSpec } from './plugin-spec.ts'
 import { toSpec } from './plugin-spec.ts'
@@ -30,7 +31,27 @@ export interface Route {
   readonly accepts?: 'json' | 'events'
   /** It tells by itself who asks, as a signed webhook does; `ctx.principal` is not set. */
   readonly anonymous?: boolean
+  /** What `GET /openapi.json` says of it; without one it has no more than its path there. */
+  readonly describe?: RouteDescription
   handle(ctx: RequestContext): Promise<void> | void
+}
+
+/** Schemas by media type: `{ 'application/json': messageBody }`. */
+export type Content = Readonly<Record<string, z.ZodType>>
+
+/**
+ * What a route reads and answers, in the schemas it checks with. One that has an id (`.meta({ id: 'Turn' })`) is named
+ * so in the document. Errors are added to every route.
+ */
+export interface RouteDescription {
+  readonly summary: string
+  /** More, as Markdown. */
+  readonly description?: string
+  readonly body?: Content
+  readonly query?: z.ZodObject
+  readonly headers?: z.ZodObject
+  /** By status. */
+  readonly answers: Readonly<Record<number, { readonly description: string; readonly content?: Content }>>
 }
 
 /**
@@ -50,6 +71,11 @@ export interface Channel {
   readonly door: string
   /** Lines for a person at the start, such as a secret that is shown once. */
   readonly notices?: readonly string[]
+  /**
+   * Says in the channel's own dialect what failed on one of its paths, those included that it has no route for;
+   * undefined for the path of another. The status is that of the code where it names none.
+   */
+  encodeError?(error: HubError, path: string): { readonly status?: number; readonly body: unknown } | undefined
   /** Brings its client what the outbox holds for it; throws to be called again later, under the same `id`. */
   deliver?(delivery: Delivery, signal: AbortSignal): Promise<void>
   /** Stops what keeps its clients attached, when the hub stops. */

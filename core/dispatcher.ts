@@ -35,6 +35,8 @@ export interface Inbound {
   readonly id?: string | undefined
   /** For whom a trusted key speaks. */
   readonly user?: string | undefined
+  /** Who says this one message, by a trusted key's word; unlike `user` it is no part of the conversation's name. */
+  readonly speaker?: string | undefined
   readonly files?: readonly string[] | undefined
   readonly payload?: JsonObject | undefined
   readonly debug?: boolean | undefined
@@ -164,6 +166,7 @@ export class Dispatcher {
       text: inbound.text,
       files: await this.#files(owner, inbound),
       ...(inbound.payload ? { payload: inbound.payload } : {}),
+      ...(inbound.speaker && principal.trusted ? { speaker: inbound.speaker } : {}),
     }
     return {
       ...owner,

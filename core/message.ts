@@ -12,6 +12,8 @@ export interface Message {
   readonly files: readonly FileRef[]
   /** Anything the client wants its bot to see beside the text. */
   readonly payload?: JsonObject
+  /** Who says it, where the conversation is not theirs alone; else its user does. */
+  readonly speaker?: string
 }
 
 /** A file the bot's upstream already holds. */

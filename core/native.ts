@@ -1,4 +1,5 @@
-import type { RequestContext, ChannelContext } from './channel.ts'
+import { z } from 'zod'
+import type { RequestContext, ChannelContext, RouteDescription } from './channel.ts'
 import { check, readJson } from './body.ts'
 import { HubError } from './errors.ts'
 import type { TurnRow } from './store.ts'
@@ -16,6 +17,30 @@ export const nativePaths = {
   consent: '/api/v1/turns/:turn/consent',
   toolOutputs: '/api/v1/turns/:turn/tool-outputs',
 } as const
+
+/** What is said in `GET /openapi.json` of requests that `rest` and `sse` read alike, beside the answers of each. */
+export const nativeRequests = {
+  messages: {
+    summary: 'Send a message to a bot',
+    description: 'The same message again (same bot, conversation and id) is the same turn: attached to, or replayed.',
+    body: { 'application/json': messageBody },
+    headers: z.object({
+      'Idempotency-Key': clientName.optional().describe('Stands for `id` where the body has none.'),
+    }),
+  },
+  consent: {
+    summary: 'Decide about the tools a turn waits for',
+    description:
+      'In parts if need be; the turn goes on when every call has a decision. The first one on a call counts.',
+    body: { 'application/json': decisionsBody },
+  },
+  toolOutputs: {
+    summary: 'Answer the tool calls a turn waits for',
+    description:
+      'In parts if need be; the turn goes on when every call has its output. The first one of a call counts.',
+    body: { 'application/json': outputsBody },
+  },
+} as const satisfies Readonly<Record<string, Omit<RouteDescription, 'answers'>>>
 
 /** A native path under the channel's own. */
 export const under = (base: string, path: string): string => (base === '/' ? path : `${base}${path}`)

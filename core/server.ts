@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { Router } from '@koa/router'
 import Koa from 'koa'
+import { z } from 'zod'
 import type { Audit } from './audit.ts'
 import type { Gatekeeper, Principal } from './auth.ts'
 import { hasCredential } from './auth.ts'
@@ -11,6 +12,8 @@ import type { Channel, RequestContext, Route, Upgrade } from './channel.ts'
 import { asHubError, HubError } from './errors.ts'
 import type { Logger } from './log.ts'
 import type { Metrics } from './metrics.ts'
+import { respondsAsync } from './native.ts'
+import { openApi } from './openapi.ts'
 
 /** A channel as it is mounted. */
 export interface Mounted {
@@ -54,10 +57,10 @@ export async function startServer(options: ServerOptions): Promise<HubServer> {
   // Clients that leave mid-stream raise this; it is no error of ours.
   app.on('error', (error: unknown) => options.logger.debug({ err: error }, 'a connection ended badly'))
   const router = mount(options)
-  app.use(answerErrors(options.logger))
+  app.use(answerErrors(options))
   if (options.open) app.use(guardHost(options.host))
   app.use(allowOrigins(router, options))
-  app.use(health(options))
+  app.use(serveOwn(options))
   app.use(router.routes())
   app.use(router.allowedMethods())
 
@@ -119,9 +122,7 @@ function mount(options: ServerOptions): Router {
     const { method, path } = routes[0]!
     router.register(path, [method], async (context) => {
       const ctx = context as unknown as RequestContext
-      const route = choose(ctx, routes)
-      if (!route.anonymous) Object.assign(ctx, { principal: await letIn(options, ctx.req) })
-      await route.handle(ctx)
+      await answerRoute(options, ctx, choose(ctx, routes))
     })
   }
   return router
@@ -141,15 +142,17 @@ async function letIn({ identify, audit }: ServerOptions, request: IncomingMessag
 
 function choose(ctx: RequestContext, routes: readonly Route[]): Route {
   // JSON unless events are preferred: `*/*`, or an answer nobody here gives, gets JSON.
-  const wanted = ctx.accepts('json', 'text/event-stream') === 'text/event-stream' ? 'events' : 'json'
+  // A client that takes a 202 now reads the answer later, whatever it accepts.
+  const prefersEvents = ctx.accepts('json', 'text/event-stream') === 'text/event-stream' && !respondsAsync(ctx)
+  const wanted = prefersEvents ? 'events' : 'json'
   const route = routes.find((each) => each.accepts === undefined || each.accepts === wanted)
   if (!route) throw new HubError('not_acceptable')
   return route
 }
 
-/** Every failure becomes `{ error: { code, message, retryable … } }`, also those of the router. */
+/** Every failure becomes `{ error: { code, message, retryable … } }` or its channel's own form, also those of the router. */
 const answerErrors =
-  (logger: Logger): Koa.Middleware =>
+  ({ logger, channels }: ServerOptions): Koa.Middleware =>
   async (ctx, next) => {
     try {
       await next()
@@ -164,17 +167,19 @@ const answerErrors =
         ctx.res.destroy()
         return
       }
-      answerError(ctx, error)
+      answerError(ctx, error, channels)
     }
   }
 
-function answerError(ctx: Koa.Context, error: HubError): void {
-  ctx.status = error.failure.status
+function answerError(ctx: Koa.Context, error: HubError, channels: readonly Mounted[]): void {
+  let own: ReturnType<NonNullable<Channel['encodeError']>>
+  for (const { channel } of channels) own ??= channel.encodeError?.(error, ctx.path)
+  ctx.status = own?.status ?? error.failure.status
   if (error.code === 'unauthorized') ctx.set('www-authenticate', 'Bearer')
   if (error.retryAfterMs !== undefined) ctx.set('retry-after', String(Math.ceil(error.retryAfterMs / 1000)))
   // What is left of the body is not waited for.
   if (!ctx.req.complete) ctx.set('connection', 'close')
-  ctx.body = { error: { ...error.public(), ...(error.turn ? { turn: error.turn } : {}) } }
+  ctx.body = own ? own.body : { error: { ...error.public(), ...(error.turn ? { turn: error.turn } : {}) } }
 }
 
 const loopback = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/i
@@ -221,32 +226,84 @@ const allowOrigins =
     ctx.status = 204
   }
 
-const health = (options: ServerOptions): Koa.Middleware => {
-  const answers: Readonly<Record<string, (ctx: Koa.Context) => void | Promise<void>>> = {
-    '/healthz': (ctx) => void (ctx.body = { status: 'ok' }),
-    '/readyz'(ctx) {
-      if (!options.ready()) throw new HubError('shutting_down')
-      ctx.body = { status: 'ok' }
+/** What the hub answers beside its channels. */
+function ownRoutes(options: ServerOptions): readonly Route[] {
+  const sane = { 'application/json': z.object({ status: z.literal('ok') }) } as const
+  let document: string | undefined
+  const routes: readonly Route[] = [
+    {
+      method: 'GET',
+      path: '/healthz',
+      anonymous: true,
+      describe: { summary: 'Whether the hub is sane', answers: { 200: { description: 'It is.', content: sane } } },
+      handle: (ctx) => void (ctx.body = { status: 'ok' }),
     },
-    ...(options.metricsListener
-      ? {}
-      : {
-          async '/metrics'(ctx) {
-            if (!(await letIn(options, ctx.req)).admin) throw new HubError('forbidden')
-            ctx.type = options.metrics.contentType
-            ctx.body = await options.metrics.text()
-          },
-        }),
-  }
-  return async (ctx, next) => {
-    const answer = Object.hasOwn(answers, ctx.path) ? answers[ctx.path] : undefined
-    if (!answer) return next()
-    if (ctx.method !== 'GET' && ctx.method !== 'HEAD') {
-      ctx.set('allow', 'GET, HEAD')
+    {
+      method: 'GET',
+      path: '/readyz',
+      anonymous: true,
+      describe: { summary: 'Whether the hub takes work', answers: { 200: { description: 'It does.', content: sane } } },
+      handle(ctx) {
+        if (!options.ready()) throw new HubError('shutting_down')
+        ctx.body = { status: 'ok' }
+      },
+    },
+    {
+      method: 'GET',
+      path: '/openapi.json',
+      anonymous: true,
+      describe: {
+        summary: 'This document',
+        answers: { 200: { description: 'OpenAPI 3.1.', content: { 'application/json': z.looseObject({}) } } },
+      },
+      handle(ctx) {
+        document ??= JSON.stringify(
+          openApi({
+            routes: [...options.channels.flatMap(({ channel }) => channel.routes ?? []), ...routes],
+            upgrades: options.channels.flatMap(({ channel }) => channel.upgrades ?? []).map(({ path }) => path),
+            open: options.open,
+          }),
+        )
+        ctx.type = 'json'
+        ctx.body = document
+      },
+    },
+    ...(options.metricsListener ? [] : [metricsRoute(options)]),
+  ]
+  return routes
+}
+
+const metricsRoute = ({ metrics }: ServerOptions): Route => ({
+  method: 'GET',
+  path: '/metrics',
+  describe: {
+    summary: 'Counts and times for Prometheus',
+    description: 'Where keys are needed, for one with `admin: true`.',
+    answers: { 200: { description: 'Prometheus text.', content: { 'text/plain': z.string() } } },
+  },
+  async handle(ctx) {
+    if (!ctx.principal.admin) throw new HubError('forbidden')
+    ctx.type = metrics.contentType
+    ctx.body = await metrics.text()
+  },
+})
+
+const serveOwn = (options: ServerOptions): Koa.Middleware => {
+  const routes = new Map(ownRoutes(options).map((route) => [route.path, route]))
+  return async (context, next) => {
+    const route = routes.get(context.path)
+    if (!route) return next()
+    if (context.method !== 'GET' && context.method !== 'HEAD') {
+      context.set('allow', 'GET, HEAD')
       throw new HubError('method_not_allowed')
     }
-    await answer(ctx)
+    await answerRoute(options, context as unknown as RequestContext, route)
   }
+}
+
+async function answerRoute(options: ServerOptions, ctx: RequestContext, route: Route): Promise<void> {
+  if (!route.anonymous) Object.assign(ctx, { principal: await letIn(options, ctx.req) })
+  await route.handle(ctx)
 }
 
 /** Metrics on an address of their own, so that a scraper needs no key and no way in for users. */

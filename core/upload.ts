@@ -17,13 +17,18 @@ export function leaving(ctx: RequestContext): { readonly signal: AbortSignal } &
 }
 
 /**
- * Hands the part `file` of a multipart body to `take` as it arrives, with the fields that stood before it. Nothing is
- * held in memory; 100 MiB at most.
+ * Hands the part `file` of a multipart body to `take` as it arrives, with the fields that stood before it; those behind
+ * it join them until `whole` resolves, which needs the file to be read. Nothing is held in memory; 100 MiB at most.
  * @throws HubError `unsupported_media_type`, `bad_upload`, `payload_too_large`, `request_timeout`, or what `take` throws
  */
 export async function receiveUpload<Result>(
   ctx: RequestContext,
-  take: (upload: Upload, fields: Readonly<Record<string, string>>, signal: AbortSignal) => Promise<Result>,
+  take: (
+    upload: Upload,
+    fields: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+    whole: Promise<void>,
+  ) => Promise<Result>,
 ): Promise<Result> {
   if (!ctx.is('multipart/form-data')) {
     throw new HubError('unsupported_media_type', { message: 'Send the file as multipart/form-data.' })
@@ -31,6 +36,7 @@ export async function receiveUpload<Result>(
   if (Number(ctx.get('content-length')) > maxFileBytes + 65_536) throw tooLarge()
   using left = leaving(ctx)
   const received = Promise.withResolvers<Result>()
+  const parsed = Promise.withResolvers<void>()
   const fields: Record<string, string> = Object.create(null)
   const parser = openParser(ctx)
   let begun = false
@@ -39,14 +45,18 @@ export async function receiveUpload<Result>(
   parser.on('file', (field: string, file: BusboyFileStream, fileName: string | undefined, _: string, mime: string) => {
     if (field !== 'file' || begun) return file.resume()
     begun = true
-    Promise.try(take, { name: fileName ?? 'file', mime, stream: whole(file) }, fields, left.signal)
+    Promise.try(take, { name: fileName ?? 'file', mime, stream: whole(file) }, fields, left.signal, parsed.promise)
       .then(received.resolve, received.reject)
       .finally(() => file.resume())
   })
   parser.on('finish', () => {
     if (!begun) received.reject(new HubError('bad_upload'))
+    parsed.resolve()
   })
   ctx.req.setTimeout(uploadIdleMs, () => received.reject(new HubError('request_timeout')))
+  // What fails before the end fails for whoever waits for it.
+  received.promise.catch(parsed.reject)
+  parsed.promise.catch(() => {})
   ctx.req.pipe(parser)
   try {
     return await received.promise

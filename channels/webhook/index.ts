@@ -14,7 +14,21 @@ import { signWebhook, verifyWebhook } from './signature.ts'
 import type { Delivery } from '../../core/store.ts'
 import { messageBody } from '../../core/wire.ts'
 
-const inbound = messageBody.pick({ text: true, conversation: true, id: true, user: true, payload: true })
+const inbound = messageBody
+  .pick({ text: true, conversation: true, id: true, user: true, payload: true })
+  .meta({ id: 'WebhookMessage' })
+const accepted = z.object({ turn: z.string() }).meta({ id: 'WebhookAccepted' })
+const signed = z.object({
+  'webhook-id': z.string().describe("The message's id, where the body has none."),
+  'webhook-timestamp': z.string().describe('Seconds since the epoch.'),
+  'webhook-signature': z.string().describe('`v1,` and the HMAC-SHA256 of id, timestamp and body, in base64.'),
+})
+
+const signature = 'Signed as [Standard Webhooks](https://www.standardwebhooks.com) says.'
+const readLater = `${signature} The answer is read at \`GET /api/v1/turns/{turn}\`.`
+const calledBack =
+  `${signature} The answer is POSTed to the callback of the channel, signed the same way, as ` +
+  '`{ type, timestamp, data }`, where `data` is the turn object and `type` how it ended, or `turn.waiting`.'
 
 const webhookOptions = z.strictObject({
   ...channelOptions,
@@ -54,6 +68,18 @@ export const webhook: <const Bot extends string = never>(
           method: 'POST',
           path: door,
           anonymous: true,
+          describe: {
+            summary: `Send a signed message to ${bot}`,
+            description: callback === undefined ? readLater : calledBack,
+            headers: signed,
+            body: { 'application/json': inbound },
+            answers: {
+              202: {
+                description: 'The message is kept; its answer follows.',
+                content: { 'application/json': accepted },
+              },
+            },
+          },
           handle: (ctx) => receive(ctx, context, { bot, as, secrets, owed: callback !== undefined }),
         },
       ],
