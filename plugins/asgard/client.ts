@@ -4,7 +4,7 @@ import type { Upload } from '../../core/plugin.ts'
 import type { Json } from '../../core/message.ts'
 import type { Secret } from '../../core/settings.ts'
 import { failureOf, readAnswer, readEvent } from './wire.ts'
-import type { AsgardFrame, GenericBotMessage } from './wire.ts'
+import type { AsgardFrame, GenericBotMessage, Place } from './wire.ts'
 
 /** Which bot provider of which Asgard, and with whose key. */
 export interface AsgardClientOptions {
@@ -29,8 +29,8 @@ export interface StreamOptions {
   readonly bypassToolCallConsent?: boolean
   /** Whom Asgard shall know the end user as; at most 128 characters, fit for a header. */
   readonly userIdentityHint?: string | undefined
-  /** Go on behind this frame of a run that was started before; the message is not sent again. */
-  readonly lastEventId?: string
+  /** Go on with a run that was started before, and do not send the message again. */
+  readonly place?: Place
 }
 
 /** Calls one bot provider of Asgard's Edge Server. Every failure is a `HubError`. */
@@ -49,18 +49,22 @@ export class AsgardClient {
    * `run.error`; leaving it does not stop the run.
    */
   async *stream(message: GenericBotMessage, options: StreamOptions): AsyncGenerator<AsgardFrame> {
+    const { place } = options
+    const replays = place === 'replay'
     const response = await requestEvents({
       fetch: this.#options.fetch,
+      method: replays ? 'GET' : 'POST',
       url: this.#url('/message/sse', {
+        custom_channel_id: replays ? message.customChannelId : undefined,
         is_debug: options.isDebug ? 'true' : undefined,
         bypass_tool_call_consent: options.bypassToolCallConsent ? 'true' : undefined,
       }),
       headers: this.#headers({
         accept: 'text/event-stream',
         ...(options.userIdentityHint ? { 'x-asgard-user-identity-hint': options.userIdentityHint } : {}),
-        ...(options.lastEventId === undefined ? {} : { 'last-event-id': options.lastEventId }),
+        ...(place === undefined || replays ? {} : { 'last-event-id': place.lastEventId }),
       }),
-      body: message,
+      ...(replays ? {} : { body: message }),
       signal: options.signal,
       idleTimeoutMs: this.#options.idleTimeoutMs,
     })

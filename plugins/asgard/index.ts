@@ -10,7 +10,7 @@ import type { Turn } from '../../core/turn.ts'
 import { AsgardClient, silentAfter } from './client.ts'
 import { startAsgardSimulator } from './simulator.ts'
 import { AnswerReader, consentAnswer } from './wire.ts'
-import type { AsgardFrame, GenericBotMessage, ToolCallConsentAnswer } from './wire.ts'
+import type { AsgardFrame, GenericBotMessage, Place, ToolCallConsentAnswer } from './wire.ts'
 
 const idleTimeoutMs = 30_000
 const suspendTimeoutMs = 5000
@@ -98,9 +98,11 @@ function clientOf(settings: Options, simulator: Simulator | undefined, context: 
 /** Where a turn's run stands upstream. */
 type Cursor = {
   readonly channel: string
-  /** The last `id:`; without one the run cannot be found again. */
+  /** The last `id:`; without one the run is looked for in a replay of the channel. */
   readonly lastEventId?: string
   readonly request?: string
+  /** Set when the run goes on behind a pause: what it says cannot be told from what came before without an `id:`. */
+  readonly answered?: true
   /** The calls that wait for consent. */
   readonly pending?: readonly string[]
   /** The tool calls that were shown to begin and not yet to end. */
@@ -111,6 +113,7 @@ const cursorSchema = z.object({
   channel: z.string(),
   lastEventId: z.string().exactOptional(),
   request: z.string().exactOptional(),
+  answered: z.literal(true).exactOptional(),
   pending: z.array(z.string()).exactOptional(),
   tools: z.array(z.string()).exactOptional(),
 })
@@ -144,10 +147,12 @@ class AsgardBot {
     const logged = cursorOf(turn)
     const answers = answersOf(turn, logged)
     // A waiting turn goes on with a new run; any other that has begun looks for the one it had.
+    const goesOn = turn.resume !== undefined && !answers
     const leg = this.#legOf(turn, logged, answers)
+    leg.sent = goesOn
     let tooLarge = false
     try {
-      yield* this.#answer(turn, leg, turn.resume !== undefined && !answers)
+      yield* this.#answer(turn, leg, goesOn)
     } catch (error) {
       tooLarge = error instanceof HubError && error.code === 'answer_too_large'
       throw error
@@ -183,6 +188,7 @@ class AsgardBot {
   #legOf(turn: Turn, logged: Cursor | undefined, answers: readonly ToolCallConsentAnswer[] | undefined): Leg {
     const cursor = logged ?? { channel: channelOf(turn) }
     const message = this.#messageOf(turn, cursor.channel)
+    const rest = without(cursor, 'pending')
     return {
       message: answers ? answering(message, answers) : message,
       reader: new AnswerReader({
@@ -190,7 +196,7 @@ class AsgardBot {
         shown: turn.shown,
         openTools: cursor.tools ?? [],
       }),
-      cursor: without(cursor, 'pending'),
+      cursor: answers ? { ...rest, answered: true } : rest,
       logged,
       sent: false,
       end: undefined,
@@ -199,34 +205,41 @@ class AsgardBot {
   }
 
   async *#answer(turn: Turn, leg: Leg, goesOn: boolean): AsyncGenerator<HubEvent> {
-    if (goesOn && leg.cursor.lastEventId === undefined) throw new HubError('upstream_cut')
-    let after = goesOn ? leg.cursor.lastEventId : undefined
+    let place = goesOn ? placeOf(leg) : undefined
+    if (goesOn && !place) throw new HubError('upstream_cut')
+    if (!goesOn && !leg.logged) {
+      // Stored before the message is sent, so that after a crash its run can be looked for.
+      leg.logged = leg.cursor
+      yield { type: 'upstream', cursor: leg.cursor }
+    }
     while (!leg.end) {
       try {
-        yield* this.#connect(turn, leg, after)
+        yield* this.#connect(turn, leg, place)
       } catch (error) {
         if (turn.signal.aborted) throw turn.signal.reason
-        after = afterLoss(error, leg, after !== undefined)
+        place = afterLoss(error, leg, place !== undefined)
         await this.#context.clock.sleep(pauseMs(leg.losses), turn.signal)
       }
     }
+    // Our message was not in the replay, so whatever has ended there, well or badly, is not known to be our run.
+    if (leg.reader.searching) throw new HubError('upstream_cut', { cause: leg.end })
     if (leg.end !== 'done') throw leg.end
     // A run that was stopped or lost meanwhile ends like a whole one; its open message gives it away.
-    if (after !== undefined && (leg.reader.incomplete || leg.reader.searching)) throw new HubError('upstream_cut')
+    if (place !== undefined && leg.reader.incomplete && !leg.cursor.pending) throw new HubError('upstream_cut')
   }
 
-  /** One connection: sends the message, or goes on behind an event. Returns at the end of the run only. */
-  async *#connect(turn: Turn, leg: Leg, after: string | undefined): AsyncGenerator<HubEvent> {
+  /** One connection: sends the message, or goes on from a place. Returns at the end of the run only. */
+  async *#connect(turn: Turn, leg: Leg, place: Place | undefined): AsyncGenerator<HubEvent> {
     const { reader } = leg
     turn.signal.throwIfAborted()
-    if (after !== undefined) reader.resubscribed(after, leg.cursor.request)
+    if (place !== undefined) reader.resubscribed(place, leg.cursor.request)
     leg.sent = true
     const frames = this.client.stream(leg.message, {
       signal: turn.signal,
       isDebug: turn.debug || this.#settings.debug,
       bypassToolCallConsent: turn.bypassConsent,
       userIdentityHint: hintOf(turn),
-      ...(after === undefined ? {} : { lastEventId: after }),
+      ...(place === undefined ? {} : { place }),
     })
     for await (const frame of frames) {
       const { events, end } = reader.read(frame.event)
@@ -234,7 +247,7 @@ class AsgardBot {
       yield* events
       // Behind its events: after a crash, one that comes twice is better than one that is lost.
       if (!reader.searching) leg.cursor = cursorAfter(leg.cursor, frame, events, reader)
-      if (leg.cursor !== leg.logged && (leg.cursor.lastEventId ?? leg.cursor.pending)) {
+      if (leg.cursor !== leg.logged) {
         leg.logged = leg.cursor
         yield { type: 'upstream', cursor: leg.cursor }
       }
@@ -315,11 +328,17 @@ const without = <T extends object, Key extends keyof T>(value: T, key: Key): Omi
   return rest
 }
 
+/** Behind the last frame; without one, wherever our message is in the channel's history; behind a pause, nowhere. */
+function placeOf({ cursor: { lastEventId, answered } }: Leg): Place | undefined {
+  if (lastEventId !== undefined) return { lastEventId }
+  return answered ? undefined : 'replay'
+}
+
 /** Where to go on after a lost connection; throws when there is no place or no sense in it. */
-function afterLoss(error: unknown, leg: Leg, resumed: boolean): string {
-  const { lastEventId } = leg.cursor
+function afterLoss(error: unknown, leg: Leg, resumed: boolean): Place {
   leg.losses += 1
-  if (isLoss(error, resumed) && lastEventId !== undefined && leg.losses <= reconnects.tries) return lastEventId
+  const place = placeOf(leg)
+  if (place && isLoss(error, resumed) && leg.losses <= reconnects.tries) return place
   if (!resumed || !(error instanceof HubError) || error.code === 'answer_too_large') throw error
   // The run was started, so nothing that a resubscription met may pass for a refusal.
   throw new HubError(error.code === 'upstream_silent' ? 'upstream_silent' : 'upstream_cut', {

@@ -254,6 +254,9 @@ export interface AsgardFrame {
   readonly event: AsgardEvent
 }
 
+/** Where to go on with a run: behind a frame, or wherever our message is in a replay of the whole channel. */
+export type Place = { readonly lastEventId: string } | 'replay'
+
 /** The envelope of every answer that is not a stream. */
 export interface AsgardAnswer {
   readonly isSuccess: boolean
@@ -540,10 +543,12 @@ export class AnswerReader {
   readonly #customMessageId: string
   readonly #progress = new Map<string, Progress>()
   readonly #openTools: Set<string>
+  readonly #endedTools = new Set<string>()
+  readonly #asked = new Set<string>()
   readonly #goesOn: boolean
   #resumed = false
   /** Older history may be replayed before our message; it belongs to earlier turns. */
-  #history: { readonly run: string | undefined } | undefined
+  #history: { readonly run: string | undefined; readonly strict: boolean } | undefined
 
   constructor(turn: {
     readonly customMessageId: string
@@ -573,11 +578,15 @@ export class AnswerReader {
     return this.#history !== undefined
   }
 
-  /** The next events come from a new connection, behind this cursor. `run` is ours, when we know it. */
-  resubscribed(cursor: string, run: string | undefined): void {
+  /**
+   * The next events come from a new connection: behind a frame, or a replay of all that the channel ever said, in
+   * which only what follows our own message counts. `run` is ours, when we know it.
+   */
+  resubscribed(place: Place, run: string | undefined): void {
     this.#resumed = true
+    const strict = place === 'replay'
     // 0 is before everything the channel ever said, so the replay may begin with other turns.
-    this.#history = cursor === '0' ? { run } : undefined
+    this.#history = strict || place.lastEventId === '0' ? { run, strict } : undefined
     for (const progress of this.#progress.values()) progress.gap ||= progress.next === undefined
   }
 
@@ -592,7 +601,8 @@ export class AnswerReader {
     const ourMessage =
       event.eventType === 'asgard.message.user' &&
       objectOf(event.fact['messageUser'])['customMessageId'] === this.#customMessageId
-    const ourRun = event.requestId !== '' && event.requestId === (this.#history.run ?? event.requestId)
+    const { run, strict } = this.#history
+    const ourRun = event.requestId !== '' && event.requestId === (run ?? (strict ? undefined : event.requestId))
     if (ourMessage || ourRun) this.#history = undefined
     return this.#history !== undefined && end === undefined
   }
@@ -608,17 +618,29 @@ export class AnswerReader {
       case 'canvas.completed':
         return this.#completed(event)
       case 'tool.started':
-        if (this.#openTools.has(event.call)) return []
+        if (this.#openTools.has(event.call) || this.#isRepeated(this.#endedTools, event.call)) return []
         this.#openTools.add(event.call)
         return [event]
       case 'tool.completed': {
+        if (this.#isRepeated(this.#endedTools, event.call)) return []
+        this.#endedTools.add(event.call)
         if (this.#openTools.delete(event.call)) return [event]
         const call = toolCallOf(objectOf(source.fact['toolCallComplete']))
         return call ? [{ type: 'tool.started', ...call }, event] : [event]
       }
+      case 'consent.requested': {
+        const calls = event.calls.filter(({ call }) => !this.#isRepeated(this.#asked, call))
+        for (const { call } of calls) this.#asked.add(call)
+        return calls.length > 0 ? [{ ...event, calls }] : []
+      }
       default:
         return [event]
     }
+  }
+
+  /** Only another connection brings a thing again; within one, it is another thing of the same name. */
+  #isRepeated(known: ReadonlySet<string>, call: string): boolean {
+    return this.#resumed && known.has(call)
   }
 
   #delta(event: TextEvent, idx: number | undefined): HubEvent[] {

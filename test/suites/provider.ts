@@ -225,6 +225,8 @@ export const providerCases: readonly Case<ProviderSubject>[] = [
       await using stage = await setStage(
         subject,
         async (reply) => {
+          // Whoever looks for the answer elsewhere finds that it has begun, and no words.
+          stage.upstream.knows()
           await reply.raw(': \n\n')
           beating.push(setInterval(() => void reply.raw(': \n\n'), 20))
           void reply.left.then(() => clearInterval(beating.at(-1)))

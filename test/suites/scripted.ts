@@ -39,19 +39,28 @@ export interface UpstreamAnswer {
   /** Default `application/json`. */
   readonly type?: string
   readonly body: string
+  /** The body is not over, but nothing more comes. */
+  readonly open?: boolean
 }
 
 /** How a vendor spells what a script says, and where its requests hold what a case looks for. */
 export interface Dialect {
   /** The key that `create` puts into the options. */
   readonly secret: string
-  /** Whether the request begins or goes on with an answer: those are what a script replies to. */
+  /**
+   * Whether the request begins an answer, or goes on with one behind a pause: those are what a script replies to.
+   * Asking again for an answer that was begun is none.
+   */
   readonly isMessage: (request: UpstreamRequest) => boolean
   /**
    * Answers any other request: an upload, a look at what became of an answer. `truth` is all that the upstream knows
-   * of the last answer. Undefined is 404.
+   * of the last answer, `messages` are those that came so far. Undefined is 404.
    */
-  readonly answer?: (request: UpstreamRequest, truth: readonly Step[]) => UpstreamAnswer | undefined
+  readonly answer?: (
+    request: UpstreamRequest,
+    truth: readonly Step[],
+    messages: readonly UpstreamRequest[],
+  ) => UpstreamAnswer | undefined
   /** Begins a reply: gives the function that spells its steps as bytes of the body. */
   readonly speak: (request: UpstreamRequest) => (step: Step) => string
   /** The body of a refusal, with the vendor's own words in it; status 200 is an error that calls itself a success. */
@@ -135,7 +144,7 @@ export async function startScripted(dialect: Dialect, script: Script): Promise<S
     const request = await readRequest(incoming).catch(() => undefined)
     if (!request) return response.destroy()
     requests.push(request)
-    if (!dialect.isMessage(request)) return answer(response, dialect.answer?.(request, truth) ?? nothing)
+    if (!dialect.isMessage(request)) return answer(response, dialect.answer?.(request, truth, messages) ?? nothing)
     messages.push(request)
     const reply = replyTo(dialect, request, messages.length, response, (step) => (truth = [...truth, step]))
     await script(reply)
@@ -178,9 +187,14 @@ function parse(text: string): Json | undefined {
   }
 }
 
-function answer(response: ServerResponse, { status = 200, type = 'application/json', body }: UpstreamAnswer): void {
+function answer(
+  response: ServerResponse,
+  { status = 200, type = 'application/json', body, open = false }: UpstreamAnswer,
+): void {
   response.writeHead(status, { 'content-type': type })
-  response.end(body)
+  response.flushHeaders()
+  if (open) response.write(body)
+  else response.end(body)
 }
 
 function replyTo(

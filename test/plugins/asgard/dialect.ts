@@ -8,15 +8,8 @@ const bodyOf = ({ json }: UpstreamRequest) => objectOf(json)
 const isStream = ({ path }: UpstreamRequest) => path.endsWith('/message/sse')
 
 /** A run as the Edge Server writes it: every frame is one further in the channel's transcript. */
-function speak(request: UpstreamRequest): (step: Step) => string {
+function speak(request: UpstreamRequest, run = runOf(request)): (step: Step) => string {
   const body = bodyOf(request)
-  const run = {
-    requestId: `run-of-${textOf(body['customMessageId'])}`,
-    namespace: 'ns',
-    botProviderName: 'bot',
-    customChannelId: textOf(body['customChannelId']),
-    eventId: 'event',
-  }
   let id = 0
   let idx = 0
   const frame = (event: AsgardEvent) => encodeFrame(event, String(++id))
@@ -54,6 +47,17 @@ function speak(request: UpstreamRequest): (step: Step) => string {
   }
 }
 
+function runOf(request: UpstreamRequest) {
+  const body = bodyOf(request)
+  return {
+    requestId: `run-of-${textOf(body['customMessageId'])}`,
+    namespace: 'ns',
+    botProviderName: 'bot',
+    customChannelId: textOf(body['customChannelId']),
+    eventId: 'event',
+  }
+}
+
 const noError = {
   message: '',
   code: 'INTERNAL',
@@ -75,21 +79,52 @@ function resubscribed(request: UpstreamRequest, truth: readonly Step[]): Upstrea
     .map(speak(request))
     .join('')
     .split(/(?<=\n\n)/)
-  return { type: 'text/event-stream', body: frames.slice(after).join('') }
+  return streamOf(frames.slice(after).join(''), truth)
 }
+
+/** All that was said in the channel of a message, without its pieces, and how it ended. */
+function replayed(
+  request: UpstreamRequest,
+  truth: readonly Step[],
+  messages: readonly UpstreamRequest[],
+): UpstreamAnswer {
+  const channel = request.query['custom_channel_id']
+  const message = messages.findLast((each) => bodyOf(each)['customChannelId'] === channel)
+  if (!message || truth.length === 0)
+    return { status: 404, body: envelope({ isSuccess: false, errorCode: 'CHANNEL_NOT_FOUND' }) }
+  const run = { ...runOf(message), requestId: '' }
+  const { text, customMessageId } = bodyOf(message)
+  const user = { messageId: 'user', text: textOf(text), customMessageId: textOf(customMessageId) }
+  const say = speak(message, run)
+  const frames = truth.flatMap((step) => {
+    const frame = say(step)
+    if (step.type === 'begin') return [encodeFrame(asgardEvent('asgard.message.user', user, run), '1')]
+    return step.type === 'say' ? [] : [frame]
+  })
+  return streamOf(frames.join(''), truth)
+}
+
+/** A run that has said nothing yet is waited for; any other has no more to say than is known of it. */
+const streamOf = (body: string, truth: readonly Step[]): UpstreamAnswer => ({
+  type: 'text/event-stream',
+  body,
+  open: truth.length === 1,
+})
 
 const envelope = (parts: object) =>
   JSON.stringify({ isSuccess: true, data: null, error: null, errorCode: null, ...parts })
 
 const dialect: Dialect = {
   secret: 'asgard-key-5b1d77c2',
-  isMessage: (request) => isStream(request) && request.headers['last-event-id'] === undefined,
-  answer(request, truth) {
+  isMessage: (request) =>
+    isStream(request) && request.method === 'POST' && request.headers['last-event-id'] === undefined,
+  answer(request, truth, messages) {
+    if (isStream(request) && request.method === 'GET') return replayed(request, truth, messages)
     if (isStream(request)) return resubscribed(request, truth)
     if (request.path.endsWith('/blob')) return { body: envelope({ data: [{ blobId: 'blob-1' }] }) }
     return { body: envelope({}) }
   },
-  speak,
+  speak: (request) => speak(request),
   refuse: (status, words) => ({
     body: envelope({ isSuccess: false, error: words, errorCode: status === 200 ? 'INVALID_ARGUMENT' : `E${status}` }),
   }),

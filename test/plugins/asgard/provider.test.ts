@@ -49,6 +49,8 @@ const sent = (path: string, from = edge) => from.requests.filter((request) => re
 /** What the upstream saw of one turn's messages. */
 const messagesOf = ({ message }: Turn) =>
   sent('/message/sse').filter(({ body }) => (body as { customMessageId?: string })?.customMessageId === message.id)
+/** Those that may have started something. */
+const startsOf = (asked: Turn) => messagesOf(asked).filter(({ headers }) => headers['last-event-id'] === undefined)
 const visible = (events: readonly HubEvent[]) => events.filter(({ type }) => type !== 'upstream')
 const types = (events: readonly HubEvent[]) => visible(events).map(({ type }) => type)
 const textsOf = (events: readonly HubEvent[]) =>
@@ -262,7 +264,7 @@ describe('a failure', () => {
   ])('before the stream, %s, is %j', async (text, expected) => {
     const asked = turn(text)
     const { events, error } = await ask(asked)
-    expect(events).toEqual([])
+    expect(visible(events)).toEqual([])
     expect(error).toBeInstanceOf(HubError)
     expect(error).toMatchObject(expected)
     // Whether to try again is not the provider's to decide.
@@ -311,23 +313,21 @@ describe('a failure', () => {
     expect(sent('/message/suspend').at(-1)?.query).toMatchObject({ request_id: request })
   })
 
-  it('before any cursor is a cut, and nothing is sent again', async () => {
-    const asked = turn('!drop-before-cursor')
-    const { events, error } = await ask(asked)
-    expect(deltasOf(events)).toEqual(['This answer '])
-    expect(error).toMatchObject({ code: 'upstream_cut', notStarted: false })
-    expect(messagesOf(asked)).toHaveLength(1)
-  })
-
-  it.each(['!hang', '!heartbeats-only'])('to say anything is silence: %s', async (text) => {
-    const provider = await buildProvider(asgard({ ...target(), idleTimeoutMs: 150 }))
-    const asked = turn(text)
-    expect(await ask(asked, provider)).toMatchObject({
-      events: [],
-      error: { code: 'upstream_silent', notStarted: false },
-    })
-    expect(messagesOf(asked)).toHaveLength(1)
-  })
+  it.concurrent.each(['!hang', '!heartbeats-only'])(
+    'to say anything is silence, after five more tries: %s',
+    async (text) => {
+      const provider = await buildProvider(asgard({ ...target(), idleTimeoutMs: 60 }), context)
+      const asked = turn(text)
+      const { events, error } = await ask(asked, provider)
+      expect(types(events).filter((type) => type !== 'raw')).toEqual([])
+      expect(error).toMatchObject({ code: 'upstream_silent', notStarted: false })
+      expect(startsOf(asked)).toHaveLength(1)
+      const { channel } = cursorOf(events) as { channel: string }
+      const replays = sent('/message/sse').filter(({ query }) => query['custom_channel_id'] === channel)
+      expect(replays.length).toBeGreaterThan(0)
+      expect(messagesOf(asked).length + replays.length).toBe(6)
+    },
+  )
 })
 
 describe('a lost connection', () => {
@@ -375,7 +375,7 @@ describe('a lost connection', () => {
   })
 
   it('by silence is looked after as well, and ends as silence', async () => {
-    const provider = await buildProvider(asgard({ ...target(), idleTimeoutMs: 100 }), context)
+    const provider = await buildProvider(asgard({ ...target(), idleTimeoutMs: 60 }), context)
     const asked = turn('!hang-mid')
     const { events, error } = await ask(asked, provider)
     expect(deltasOf(events)).toEqual(['This goes on ', 'and then '])
@@ -383,17 +383,26 @@ describe('a lost connection', () => {
     expect(messagesOf(asked)).toHaveLength(6)
   })
 
-  /** An upstream that answers its requests with these streams, one after the other; each is cut at its end. */
-  const scripted = async (...scripts: readonly (readonly string[] | number | 'silence')[]) => {
+  type Script = readonly string[] | number | 'silence' | 'gone'
+  /**
+   * An upstream that answers its requests with these streams, one after the other; each is cut at its end. `cursors`
+   * are where they go on: undefined is a message that is sent.
+   */
+  const scripted = async (...scripts: readonly Script[]) => {
     const cursors: (string | string[] | undefined)[] = []
+    const suspended: (string | null)[] = []
     const server = createServer((request, response) => {
-      const script = request.url?.includes('/message/sse') ? scripts[cursors.length] : 204
-      if (script !== 204) cursors.push(request.headers['last-event-id'])
-      if (script === undefined) return void response.destroy()
+      const { pathname, searchParams } = new URL(request.url ?? '/', 'http://upstream')
+      const script = pathname.endsWith('/message/sse') ? scripts[cursors.length] : 204
+      if (script === 204) suspended.push(searchParams.get('custom_channel_id'))
+      else cursors.push(request.method === 'GET' ? 'replay' : request.headers['last-event-id'])
+      if (script === 'gone') server.close()
+      if (script === undefined || script === 'gone') return void response.destroy()
       if (typeof script === 'number') return void response.writeHead(script, { 'retry-after': '1' }).end()
       response.writeHead(200, { 'content-type': 'text/event-stream' })
       if (script === 'silence') return response.flushHeaders()
-      response.write(script.join(''), () => response.destroy())
+      // A head for an empty script, too: the connection is lost behind it.
+      response.write(script.join('') || ':\n', () => response.destroy())
     })
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     const address = server.address()
@@ -401,6 +410,7 @@ describe('a lost connection', () => {
     const provider = await buildProvider(asgard(target({ url })), context)
     return {
       cursors,
+      suspended,
       provider,
       [Symbol.dispose]() {
         server.close()
@@ -483,9 +493,11 @@ describe('a lost connection', () => {
     const log = visible(events).slice(0, kept - 1)
     const text = deltasOf(log).join('')
     const completed = textsOf(log).length > 0
-    const cursor = events.find((event) => event.type === 'upstream')
+    const cursor = events.find(
+      (event) => event.type === 'upstream' && (event.cursor as { lastEventId?: string }).lastEventId !== undefined,
+    )
     const id = events.flatMap((event) => (event.type === 'message.delta' ? [event.message] : []))[0]
-    if (!cursor || !id) throw new Error('the answer had no cursor or no words')
+    if (cursor?.type !== 'upstream' || !id) throw new Error('the answer had no cursor or no words')
 
     const again = await ask({ ...asked, resume: cursor.cursor, shown: text ? [{ id, text, completed }] : [] })
     expect(again.error).toBeUndefined()
@@ -496,17 +508,206 @@ describe('a lost connection', () => {
     expect(requests[1]?.headers).toHaveProperty('last-event-id', '0')
   })
 
-  it('by a crash without a cursor cannot be resumed, and is not tried', async () => {
-    const asked = turn('hello', { resume: { channel: 'hub-1' } })
-    expect((await ask(asked)).error).toMatchObject({ code: 'upstream_cut', notStarted: false })
-    expect(messagesOf(asked)).toEqual([])
-  })
+  it.each([{ channel: 'hub-never-seen', lastEventId: '4' }, { channel: 'hub-never-seen' }])(
+    'by a crash of the upstream, which has forgotten the channel, is an unknown outcome: %j',
+    async (resume) => {
+      const asked = turn('hello', { resume })
+      const { events, error } = await ask(asked)
+      expect(visible(events)).toEqual([])
+      expect(error).toMatchObject({ code: 'upstream_cut', notStarted: false, upstream: { status: 404 } })
+      expect(startsOf(asked)).toEqual([])
+    },
+  )
 
-  it('by a crash of the upstream, which has forgotten the channel, is an unknown outcome', async () => {
-    const resume = { channel: 'hub-never-seen', lastEventId: '4' }
-    expect((await ask(turn('hello', { resume }))).error).toMatchObject({
-      code: 'upstream_cut',
-      upstream: { status: 404 },
+  describe.concurrent('without a cursor', () => {
+    /** What the log has of an answer of which nothing came. */
+    const crashed = (asked: Turn, events: readonly HubEvent[]): Turn => {
+      const first = events[0]
+      if (first?.type !== 'upstream') throw new Error('nothing was stored before the message was sent')
+      expect(first.cursor).toEqual({ channel: expect.stringMatching(/^hub-/) as string })
+      return { ...asked, resume: first.cursor, signal: new AbortController().signal }
+    }
+    /** A conversation with turns that ended well and badly. */
+    const talked = async () => {
+      const { conversation } = turn('')
+      for (const text of ['hello', '/tools', '/fail']) await ask(turn(text, { conversation }))
+      return conversation
+    }
+
+    it('is found again in the channel, to the exact answer and nothing of earlier turns', async () => {
+      const asked = turn('!drop-before-cursor', { conversation: await talked() })
+      const { events, error } = await ask(asked)
+      expect(error).toBeUndefined()
+      expect(new Set(types(events))).toEqual(new Set(['raw', 'message.delta', 'message.completed']))
+      expect(deltasOf(events)[0]).toBe('This answer ')
+      expect(deltasOf(events).join('')).toBe(whole)
+      expect(textsOf(events)).toEqual([whole])
+      expect(startsOf(asked)).toHaveLength(1)
+      const { channel } = cursorOf(events) as { channel: string }
+      const replays = sent('/message/sse').filter(({ query }) => query['custom_channel_id'] === channel)
+      expect(replays).toMatchObject([{ method: 'GET', body: undefined }])
+    })
+
+    it('is found after a crash of the hub, when the answer is over', async () => {
+      const asked = turn('hello', { conversation: await talked() })
+      const { events } = await ask(asked)
+      const again = await ask(crashed(asked, events))
+      expect(again.error).toBeUndefined()
+      expect(types(again.events)).toEqual(['raw', 'message.delta', 'message.completed'])
+      expect(textsOf(again.events)).toEqual(textsOf(events))
+      expect(deltasOf(again.events)).toEqual(textsOf(events))
+      expect(startsOf(asked)).toHaveLength(1)
+    })
+
+    it('is found after a crash of the hub, while the answer goes on', async () => {
+      const controller = new AbortController()
+      const asked = turn('!steady', { conversation: await talked(), signal: controller.signal })
+      const before: HubEvent[] = []
+      for await (const event of bot.respond(asked)) {
+        before.push(event)
+        if (event.type === 'message.delta') break
+      }
+      const { events, error } = await ask(crashed(asked, before))
+      expect(error).toBeUndefined()
+      expect(textsOf(events)).toHaveLength(1)
+      expect(textsOf(events)[0]).toMatch(/word 1 .*word 60 /)
+      expect(deltasOf(events).join('')).toBe(textsOf(events)[0])
+      expect(startsOf(asked)).toHaveLength(1)
+    })
+
+    it('is found after a crash of the hub, when it failed, as the failure', async () => {
+      const asked = turn('/fail')
+      const { events } = await ask(asked)
+      expect((await ask(crashed(asked, events))).error).toMatchObject({ code: 'upstream_failed' })
+    })
+
+    it.each(['hello', '/fail', '/consent'])(
+      'is an unknown outcome when all that came is an earlier %s',
+      async (text) => {
+        const { conversation } = turn('')
+        const { events: earlier } = await ask(turn(text, { conversation }))
+        const asked = turn('hello', { conversation })
+        const { events, error } = await ask(crashed(asked, earlier))
+        expect(visible(events)).toEqual([])
+        expect(error).toMatchObject({ code: 'upstream_cut', notStarted: false })
+        expect(startsOf(asked)).toEqual([])
+      },
+    )
+
+    it('is found waiting for consent, and goes on with the answer', async () => {
+      const { conversation } = turn('')
+      await ask(turn('hello', { conversation }))
+      const asked = turn('/consent', { conversation })
+      const { events } = await ask(asked)
+      const again = await ask(crashed(asked, events))
+      expect(again.error).toBeUndefined()
+      expect(types(again.events)).toEqual(['raw', 'consent.requested'])
+      const calls = again.events.flatMap((event) => (event.type === 'consent.requested' ? event.calls : []))
+      expect(calls).toMatchObject([{ tool: 'send_mail' }])
+      expect(cursorOf(again.events)).toMatchObject({ pending: calls.map(({ call }) => call) })
+      const decisions = calls.map(({ call }) => ({ call, result: 'allow_once' as const }))
+      const answers = { type: 'consent' as const, calls, decisions }
+      const { events: rest, error } = await ask({ ...asked, resume: cursorOf(again.events), answers })
+      expect(error).toBeUndefined()
+      expect(textsOf(rest)).toEqual(['You allowed it: send_mail has run.'])
+      // Once to ask, once to answer.
+      expect(startsOf(asked)).toHaveLength(2)
+    })
+
+    const pendingCalls = [{ toolCallId: 'c1', toolName: 'mail', parameter: {} }]
+    const consent = (requestId: string) =>
+      frame('tool_call.consent', 'toolCallConsent', { processId: 'p', pendingCalls }, undefined, requestId)
+    const begin = frame('run.init', 'runInit', {})
+
+    it('is found waiting though a message was open, and the question is not put twice', async () => {
+      const asked = turn('hello')
+      using upstream = await scripted(
+        [begin, delta('May I? ', 0), consent('r')],
+        [user(asked.message.id, '1'), frame('run.init', 'runInit', {}, '1', ''), consent(''), done],
+      )
+      const { events, error } = await ask(asked, upstream.provider)
+      expect(error).toBeUndefined()
+      expect(types(events)).toEqual(['message.delta', 'consent.requested', 'raw'])
+      expect(cursorOf(events)).toMatchObject({ pending: ['c1'] })
+      expect(upstream.cursors).toEqual([undefined, 'replay'])
+    })
+
+    it('repeats no tool call, however often the replay is lost', async () => {
+      const asked = turn('hello')
+      const tool = (type: 'start' | 'complete', key: string) =>
+        frame(`tool_call.${type}`, key, { processId: 'p', callSeq: 0, toolCall: { toolName: 'weather' } })
+      const history = [user(asked.message.id, '').replace('id: \n', ''), tool('complete', 'toolCallComplete')]
+      using upstream = await scripted(
+        [begin, tool('start', 'toolCallStart'), tool('complete', 'toolCallComplete'), delta('a', 0)],
+        history,
+        history,
+        [...history, complete('abc', '3'), done],
+      )
+      const { events, error } = await ask(asked, upstream.provider)
+      expect(error).toBeUndefined()
+      expect(types(events).filter((type) => type !== 'raw')).toEqual([
+        'tool.started',
+        'tool.completed',
+        'message.delta',
+        'message.delta',
+        'message.completed',
+      ])
+      expect(deltasOf(events)).toEqual(['a', 'bc'])
+      expect(upstream.cursors).toEqual([undefined, 'replay', 'replay', 'replay'])
+    })
+
+    it.each<[string, Script[], object]>([
+      ['429', [[], 429, 429, 429, 429, 429], { upstream: { status: 429 } }],
+      ['503 with Retry-After', [[], 503, 503, 503, 503, 503], { upstream: { status: 503 } }],
+      ['401', [[], 401], { upstream: { status: 401 } }],
+      ['nobody there', ['gone'], {}],
+    ])('never lets a replay that is refused pass for a message that was not started: %s', async (_, scripts, more) => {
+      using upstream = await scripted(...scripts)
+      const { events, error } = await ask(turn('hello'), upstream.provider)
+      expect(visible(events)).toEqual([])
+      expect(error).toMatchObject({ code: 'upstream_cut', notStarted: false, ...more })
+      expect(upstream.cursors).toEqual(scripts.map((_script, index) => (index === 0 ? undefined : 'replay')))
+    })
+
+    it.each([
+      ['after the connection was lost', undefined],
+      ['after a crash of the hub', { channel: 'hub-1' }],
+    ])('is stopped upstream when it is looked for in vain and nobody wants it: %s', async (_, resume) => {
+      using upstream = await scripted(...(resume ? [] : [[]]), 'silence')
+      const controller = new AbortController()
+      const asked = turn('hello', { signal: controller.signal, ...(resume ? { resume } : {}) })
+      const ended = ask(asked, upstream.provider)
+      await vi.waitFor(() => expect(upstream.cursors.at(-1)).toBe('replay'))
+      const reason = new HubError('cancelled')
+      controller.abort(reason)
+      expect((await ended).error).toBe(reason)
+      expect(upstream.suspended).toEqual([resume ? 'hub-1' : expect.stringMatching(/^hub-[0-9a-f]{32}$/)])
+    })
+
+    it('is stopped upstream when nobody wanted it any more before it was looked for', async () => {
+      using upstream = await scripted()
+      const reason = new HubError('cancelled')
+      const asked = turn('hello', { signal: AbortSignal.abort(reason), resume: { channel: 'hub-1' } })
+      expect((await ask(asked, upstream.provider)).error).toBe(reason)
+      expect(upstream.suspended).toEqual(['hub-1'])
+      expect(upstream.cursors).toEqual([])
+    })
+
+    it('is not looked for behind an answered question, which came from the same message', async () => {
+      using upstream = await scripted([begin, consent('r'), done], [begin, delta('a', 0)])
+      const asked = turn('hello')
+      const { events } = await ask(asked, upstream.provider)
+      const calls = events.flatMap((event) => (event.type === 'consent.requested' ? event.calls : []))
+      expect(calls).toHaveLength(1)
+      const decisions = [{ call: 'c1', result: 'allow_once' as const }]
+      const answers = { type: 'consent' as const, calls, decisions }
+      const goesOn = await ask({ ...asked, resume: cursorOf(events), answers }, upstream.provider)
+      expect(deltasOf(goesOn.events)).toEqual(['a'])
+      expect(goesOn.error).toMatchObject({ code: 'upstream_cut', notStarted: false })
+      // Nor by the next process.
+      const restarted = await ask({ ...asked, resume: cursorOf(goesOn.events) }, upstream.provider)
+      expect(restarted.error).toMatchObject({ code: 'upstream_cut', notStarted: false })
+      expect(upstream.cursors).toEqual([undefined, undefined])
     })
   })
 })

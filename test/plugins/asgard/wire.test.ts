@@ -17,7 +17,7 @@ import {
   readEvent,
   templateTypes,
 } from '../../../plugins/asgard/wire.ts'
-import type { AsgardEventType } from '../../../plugins/asgard/wire.ts'
+import type { AsgardEventType, Place } from '../../../plugins/asgard/wire.ts'
 
 const folder = new URL('../../fixtures/asgard/', import.meta.url)
 const fixture = (name: string) => readFileSync(new URL(name, folder), 'utf8')
@@ -296,13 +296,18 @@ describe('AnswerReader', () => {
     event('asgard.message.user', { messageId: 'u', text: 'Hi', customMessageId })
   const old = <T extends object>(source: T) => ({ ...source, requestId: '' })
   const resumed = 'resumed'
+  const behind = (lastEventId: string): Place => ({ lastEventId })
   type Script = readonly (ReturnType<typeof event> | typeof resumed)[]
 
-  const read = (script: Script, turn: Partial<ConstructorParameters<typeof AnswerReader>[0]> = {}, cursor = '3') => {
+  const read = (
+    script: Script,
+    turn: Partial<ConstructorParameters<typeof AnswerReader>[0]> = {},
+    place: Place = behind('3'),
+  ) => {
     const reader = new AnswerReader({ customMessageId: 'ours', ...turn })
     const events = script.flatMap((step) => {
       if (step !== resumed) return reader.read(step).events
-      reader.resubscribed(cursor, 'r1')
+      reader.resubscribed(place, 'r1')
       return []
     })
     return { reader, words: events.map((each) => ('text' in each ? `${each.type} ${each.text}` : each.type)) }
@@ -402,13 +407,13 @@ describe('AnswerReader', () => {
       old(user('ours')),
       old(complete('new')),
     ] as const
-    const { words, reader } = read(script, {}, '0')
+    const { words, reader } = read(script, {}, behind('0'))
     expect(words).toEqual(['raw', 'message.delta new', 'message.completed new'])
     expect(reader.searching).toBe(false)
   })
 
   it('passes over the history before a live event of our run', () => {
-    const { words } = read([resumed, old(complete('old', 'm0')), delta('a', 0)], {}, '0')
+    const { words } = read([resumed, old(complete('old', 'm0')), delta('a', 0)], {}, behind('0'))
     expect(words).toEqual(['message.delta a'])
   })
 
@@ -419,9 +424,54 @@ describe('AnswerReader', () => {
       old(complete('old', 'm0')),
       old(event('asgard.run.done', {})),
     ] as const
-    const { words, reader } = read(script, {}, '0')
+    const { words, reader } = read(script, {}, behind('0'))
     expect(words).toEqual([])
     expect(reader.searching).toBe(true)
+  })
+
+  describe('of a replay', () => {
+    const replay = (reader: AnswerReader, script: readonly ReturnType<typeof event>[]) => {
+      reader.resubscribed('replay', undefined)
+      return script.flatMap((each) => reader.read(each).events).filter(({ type }) => type !== 'raw')
+    }
+    const earlier = [old(user('earlier')), old(complete('old', 'm0'))]
+
+    it('takes what follows our own message, and nothing of other turns', () => {
+      const reader = new AnswerReader({ customMessageId: 'ours' })
+      const events = replay(reader, [...earlier, old(user('ours')), old(complete('new')), delta('live', 0, 'm2')])
+      expect(events).toMatchObject([{ text: 'new' }, { text: 'new' }, { text: 'live' }])
+      expect(reader.searching).toBe(false)
+    })
+
+    it('takes nothing of a run that may be another one', () => {
+      const reader = new AnswerReader({ customMessageId: 'ours' })
+      expect(replay(reader, [...earlier, delta('live', 0), complete('live')])).toEqual([])
+      expect(reader.searching).toBe(true)
+    })
+
+    it('begins to look anew with every one', () => {
+      const reader = new AnswerReader({ customMessageId: 'ours' })
+      const events = [
+        ...replay(reader, [...earlier, old(user('ours')), old(complete('one'))]),
+        ...replay(reader, [...earlier, old(user('ours')), old(complete('one')), old(complete('two', 'm2'))]),
+      ]
+      expect(events.map((each) => each.type === 'message.completed' && each.text)).toEqual([false, 'one', false, 'two'])
+    })
+
+    it('takes no tool call and no question a second time', () => {
+      const pendingCalls = [{ toolCallId: 'c1', toolName: 'mail', parameter: {} }]
+      const script = [
+        old(user('ours')),
+        event('asgard.tool_call.complete', { ...weather, toolCallResult: 1 }),
+        event('asgard.tool_call.consent', { processId: 'p1', pendingCalls }),
+      ]
+      const reader = new AnswerReader({ customMessageId: 'ours' })
+      const first = replay(reader, script)
+      expect(first.map(({ type }) => type)).toEqual(['tool.started', 'tool.completed', 'consent.requested'])
+      expect(
+        replay(reader, [...script.slice(0, 1), event('asgard.tool_call.start', weather), ...script.slice(1)]),
+      ).toEqual([])
+    })
   })
 
   it('begins a tool call that only its end was heard of, and begins none twice', () => {
