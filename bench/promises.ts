@@ -257,8 +257,8 @@ function open(
   })
 }
 
-async function post(...request: Parameters<typeof open>): Promise<{ status: number; body: string }> {
-  const answer = await open(...request)
+async function post(...question: Parameters<typeof open>): Promise<{ status: number; body: string }> {
+  const answer = await open(...question)
   const chunks = await Array.fromAsync(answer)
   return { status: answer.statusCode ?? 0, body: Buffer.concat(chunks as Buffer[]).toString() }
 }
