@@ -1,0 +1,42 @@
+import Database from 'better-sqlite3'
+import type { StoredEvent, StoreRecord } from './records.ts'
+
+interface TurnColumns {
+  readonly number: number
+  readonly id: string
+  readonly bot: string
+  readonly conversation: string
+  readonly message: string
+  readonly status: string
+  readonly seq: number
+  readonly result: string | null
+}
+
+/** Reads what a hub that has stopped left in its database. */
+export function readStore(file: string): StoreRecord {
+  const database = new Database(file, { readonly: true })
+  try {
+    const events = database.prepare('SELECT seq, body FROM events WHERE turn = ? ORDER BY seq')
+    const turns = database
+      .prepare(
+        `SELECT number, turns.id, bot, conversation, message_id AS message, status, seq, result
+         FROM turns JOIN conversations ON conversations.id = turns.conversation ORDER BY number`,
+      )
+      .all() as TurnColumns[]
+    return {
+      turns: turns.map(({ number, result, ...turn }) => ({
+        ...turn,
+        text: result ? (JSON.parse(result) as { text: string }).text : '',
+        events: events.all(number) as StoredEvent[],
+      })),
+      owed: database
+        .prepare('SELECT turns.id AS turn, owed.channel FROM owed JOIN turns ON turns.number = owed.turn')
+        .all() as StoreRecord['owed'],
+      outbox: database
+        .prepare('SELECT id, turn, channel, type, state FROM outbox ORDER BY number')
+        .all() as StoreRecord['outbox'],
+    }
+  } finally {
+    database.close()
+  }
+}
