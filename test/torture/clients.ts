@@ -395,11 +395,10 @@ async function awaitDelivery(client: Client, turn: string, after: string): Promi
       return
     }
     while (object.waiting) {
-      const settled = await client.answer(object.waiting).then(
-        (response) => response.text(),
-        () => undefined,
-      )
-      if (settled !== undefined) break
+      const response = await client.answer(object.waiting).catch(() => undefined)
+      await response?.text().catch(() => {})
+      // Taken, or somebody else was first; a hub that stops says 503, and one that is dead nothing.
+      if (response && response.status < 500) break
       await sleep(retryMs, undefined, { signal })
     }
   }
