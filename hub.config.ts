@@ -1,4 +1,17 @@
-import { asgard, consent, coze, defineConfig, demoBot, local, rest, sse, tool, webhook, websocket } from 'bothub'
+import {
+  asgard,
+  asgardRelay,
+  consent,
+  coze,
+  defineConfig,
+  demoBot,
+  local,
+  rest,
+  sse,
+  tool,
+  webhook,
+  websocket,
+} from 'bothub'
 import { z } from 'zod'
 
 // Three bots that need no account, key or network: one that runs in the hub, and two that go through the real Asgard
@@ -42,5 +55,6 @@ export default defineConfig({
     sse: sse(),
     websocket: websocket({ bot: 'main' }),
     webhook: webhook({ bot: 'main' }),
+    asgard: asgardRelay(),
   },
 })

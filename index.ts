@@ -47,6 +47,7 @@ export { local } from './plugins/local/index.ts'
 export { retry } from './plugins/retry/index.ts'
 export { sqlite } from './plugins/sqlite/index.ts'
 
+export { asgardRelay } from './channels/asgard-relay/index.ts'
 export { rest } from './channels/rest.ts'
 export { sse } from './channels/sse.ts'
 export { webhook } from './channels/webhook/index.ts'

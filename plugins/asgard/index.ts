@@ -368,7 +368,8 @@ const channelOf = ({ bot, principal, conversation }: Pick<Thread, 'bot' | 'princ
 const messageIdOf = (id: string): string => (/^[\x20-\x7e]{1,128}$/.test(id) ? id : `hub-${hashOf(id)}`)
 
 /** The user, as far as a header can say it. */
-function hintOf({ principal: { user } }: Turn): string | undefined {
+function hintOf({ message, principal }: Turn): string | undefined {
+  const user = message.speaker ?? principal.user
   if (!user) return undefined
   const safe = /^[!-$&-~](?:[ -$&-~]*[!-$&-~])?$/.test(user) ? user : encodeURIComponent(user.toWellFormed())
   return safe.length <= 128 ? safe : hashOf(user)
