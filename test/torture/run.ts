@@ -167,6 +167,14 @@ async function playCycle(
   if (point && !hub.killed) tally.deadAtPoints.set(point, (tally.deadAtPoints.get(point) ?? 0) + 1)
 }
 
+/** None of them outlives us, however we end. */
+const living = new Set<Run>()
+for (const name of ['SIGINT', 'SIGTERM'] as const)
+  process.on(name, () => {
+    for (const hub of living) hub.signal('SIGKILL')
+    process.exit(130)
+  })
+
 interface TrackedRun extends Run {
   /** It was alive when we killed it. */
   killed: boolean
@@ -176,7 +184,11 @@ function startHub(port: number, env: Readonly<Record<string, string>>): TrackedR
   const config = fileURLToPath(import.meta.resolve('./hub.config.ts'))
   const hub = run(['start', '--port', String(port), '--config', config], { env })
   let over = false
-  void hub.exited.then(() => (over = true))
+  living.add(hub)
+  void hub.exited.then(() => {
+    over = true
+    living.delete(hub)
+  })
   const tracked: TrackedRun = {
     ...hub,
     killed: false,
