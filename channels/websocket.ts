@@ -159,7 +159,7 @@ class Connection {
           id: frame.id,
           channel: this.#context.name,
         })
-        return this.#follow(turn, 0, frame, frame.id)
+        return this.#follow(turn, 0, frame)
       }
       case 'resume':
         return this.#follow(await this.#turn(frame.turn), frame.after, frame)
@@ -180,8 +180,10 @@ class Connection {
   }
 
   /** Sends a turn's events as they come, beside whatever else the socket does. */
-  #follow(turn: TurnRow, after: number, { stream, events }: Form, id?: string): void {
+  #follow(turn: TurnRow, after: number, { stream, events }: Form): void {
     const frames = events ? eventFrames() : stream ? streamFrames() : wholeFrames()
+    // An id that the hub made is none of the client's.
+    const id = turn.message.id.startsWith('msg_') ? undefined : turn.message.id
     const common = { agentId: turn.bot, sessionId: turn.conversation.name, ...(id === undefined ? {} : { id }) }
     const follow = async () => {
       this.#followed.add(turn.id)

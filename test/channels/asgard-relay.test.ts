@@ -685,8 +685,6 @@ describe("the front end's own transport", () => {
     expect(saidIn(seen).join('')).toMatch(/\w/)
     expect(typesOf(seen).at(-1)).toBe('run.done')
   })
-
-  it.skip('runs in a browser (no Chromium with playwright-core on this machine)', () => {})
 })
 
 describe('a relay in front of a relay', () => {
