@@ -514,7 +514,7 @@ export const channelFaults: readonly Fault<ChannelSubject>[] = [
     does: 'begins a new turn when a message comes again',
     caughtBy: duplicates,
     says: /expected|one two/,
-    subject: hubbing(websocketSubject, (hub) => ({
+    subject: hubbing(sseSubject, (hub) => ({
       send: (caller, inbound) => hub.send(caller, { ...inbound, id: undefined }),
     })),
   },
