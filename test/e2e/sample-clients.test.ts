@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { describe, expect, it, vi } from 'vitest'
+import { inChromium } from '../support/chromium.ts'
 import { launch, sharedProgram } from '../support/program.ts'
 
 // Programs are started here, on a machine that may be busy.
@@ -51,6 +52,24 @@ describe('the sample clients of the WebSocket page', () => {
     expect(pieces.join('')).toContain('你好')
     expect(output.match(/done: true/g)).toHaveLength(1)
     expect(output).not.toMatch(/error/i)
+  })
+
+  inChromium('in Chromium', (browser) => {
+    it('the JavaScript one gets a streamed answer from main', async () => {
+      await using opened = await browser.open()
+      const lines: string[] = []
+      const done = Promise.withResolvers<void>()
+      opened.page.on('console', async (line) => {
+        lines.push(line.text())
+        const [, received] = await Promise.all(line.args().map((arg) => arg.jsonValue()))
+        if ((received as { done?: boolean } | undefined)?.done) done.resolve()
+      })
+      await opened.page.addScriptTag({ content: withPort(published('websocket-client.js.txt')) })
+      await done.promise
+      expect(lines[0]).toBe('WebSocket connected')
+      expect(lines.length).toBeGreaterThanOrEqual(5)
+      expect(opened.problems).toEqual([])
+    })
   })
 
   it.skipIf(!hasPythonLibrary())(
