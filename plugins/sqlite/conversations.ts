@@ -1,0 +1,125 @@
+import type { AcceptInput, ConversationItem, Owner, Page, PageOptions } from '../../core/store.ts'
+import type { ConversationRef, Json } from '../../core/message.ts'
+import { toPage } from './sql.ts'
+import type { Sql } from './sql.ts'
+
+interface ConversationColumns {
+  readonly id: string
+  readonly bot: string
+  readonly key: string
+  readonly user: string
+  readonly name: string
+}
+
+/** The table of conversations. */
+export class ConversationTable {
+  readonly #sql: Sql
+
+  constructor(sql: Sql) {
+    this.#sql = sql
+  }
+
+  find(owner: Owner, wanted: AcceptInput['conversation']): ConversationRef | undefined {
+    if (wanted === 'new') return undefined
+    const found =
+      'id' in wanted
+        ? this.#sql.get<ConversationColumns>(
+            'SELECT * FROM conversations WHERE id = ? AND bot = ? AND key = ?',
+            wanted.id,
+            owner.bot,
+            owner.key,
+          )
+        : this.#sql.get<ConversationColumns>(
+            'SELECT * FROM conversations WHERE bot = ? AND key = ? AND user = ? AND name = ?',
+            owner.bot,
+            owner.key,
+            owner.user ?? '',
+            wanted.name,
+          )
+    return found && { id: found.id, name: found.name }
+  }
+
+  findOrMake(
+    owner: Owner,
+    wanted: AcceptInput['conversation'],
+    newId: string,
+    at: number,
+  ): ConversationRef | undefined {
+    const found = this.find(owner, wanted)
+    if (found || (wanted !== 'new' && 'id' in wanted)) return found
+    const name = wanted === 'new' ? newId : wanted.name
+    this.#sql.run(
+      'INSERT INTO conversations (id, bot, key, user, name, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      newId,
+      owner.bot,
+      owner.key,
+      owner.user ?? '',
+      name,
+      at,
+      at,
+    )
+    return { id: newId, name }
+  }
+
+  /** By its id, or by the name its owner gave it. */
+  named(owner: Owner, nameOrId: string): ConversationRef | undefined {
+    const row = this.#sql.get<ConversationColumns>(
+      'SELECT * FROM conversations WHERE bot = ? AND key = ? AND (id = ? OR (user = ? AND name = ?))',
+      owner.bot,
+      owner.key,
+      nameOrId,
+      owner.user ?? '',
+      nameOrId,
+    )
+    return row && { id: row.id, name: row.name }
+  }
+
+  thread(conversation: string): Json | undefined {
+    const row = this.#sql.get<{ thread: string | null }>('SELECT thread FROM conversations WHERE id = ?', conversation)
+    return row?.thread ? (JSON.parse(row.thread) as Json) : undefined
+  }
+
+  setThread(conversation: string, thread: Json): void {
+    this.#sql.run('UPDATE conversations SET thread = ? WHERE id = ?', JSON.stringify(thread), conversation)
+  }
+
+  /** Something was said in it. */
+  touch(conversation: string, at: number): void {
+    this.#sql.run('UPDATE conversations SET updated_at = ? WHERE id = ?', at, conversation)
+  }
+
+  list(owner: Owner, { before, limit }: PageOptions): Page<ConversationItem> {
+    const rows = this.#sql.all<{ id: string; name: string; created_at: number; updated_at: number }>(
+      `SELECT id, name, created_at, updated_at FROM conversations
+       WHERE bot = ? AND key = ? AND user = ? AND (updated_at, id) < (?, ?)
+       ORDER BY updated_at DESC, id DESC LIMIT ?`,
+      owner.bot,
+      owner.key,
+      owner.user ?? '',
+      ...placeBefore(before),
+      limit + 1,
+    )
+    return toPage(
+      rows,
+      limit,
+      (row) => `${row.updated_at}.${row.id}`,
+      (row) => ({
+        id: row.id,
+        name: row.name,
+        createdAt: row.created_at,
+        updatedAt: row.updated_at,
+      }),
+    )
+  }
+
+  /** With everything that hangs on it. */
+  forget(conversation: string): void {
+    this.#sql.run('DELETE FROM conversations WHERE id = ?', conversation)
+  }
+}
+
+/** A cursor is the place of the oldest item of the page it came with. */
+function placeBefore(cursor: string | undefined): [time: number, id: string] {
+  const [time, id] = cursor?.split('.', 2) ?? []
+  return time === undefined ? [Number.MAX_SAFE_INTEGER, ''] : [Number(time), id ?? '']
+}

@@ -1,0 +1,85 @@
+import type { AcceptInput, Append, Page, PageOptions, RecordItem } from '../../core/store.ts'
+import type { HistoryMessage } from '../../core/message.ts'
+import { toPage } from './sql.ts'
+import type { Sql } from './sql.ts'
+
+/** The table of what was said: a row for the user and one for the bot, each turn. */
+export class RecordTable {
+  readonly #sql: Sql
+
+  constructor(sql: Sql) {
+    this.#sql = sql
+  }
+
+  addUser(conversation: string, number: number | bigint, { turn, message, at }: AcceptInput): void {
+    this.#sql.run(
+      `INSERT INTO records (conversation, turn, turn_number, role, text, at) VALUES (?, ?, ?, 'user', ?, ?)`,
+      conversation,
+      turn,
+      number,
+      message.text,
+      at,
+    )
+  }
+
+  /** One row per turn and role, whatever the answer looked like. */
+  addBot({ conversation, number }: { conversation: string; number: number }, step: Append): void {
+    this.#sql.run(
+      `INSERT INTO records (conversation, turn, turn_number, role, text, messages, partial, at)
+       VALUES (?, ?, ?, 'bot', ?, ?, ?, ?)`,
+      conversation,
+      step.turn,
+      number,
+      step.result?.text ?? '',
+      JSON.stringify(step.result?.messages ?? []),
+      Number(step.status !== 'completed'),
+      step.at,
+    )
+  }
+
+  list(conversation: string, { before, limit }: PageOptions): Page<RecordItem> {
+    const rows = this.#sql.all<{
+      number: number
+      turn: string
+      role: RecordItem['role']
+      text: string
+      partial: number
+      at: number
+    }>(
+      `SELECT number, turn, role, text, partial, at FROM records WHERE conversation = ? AND number < ?
+       ORDER BY number DESC LIMIT ?`,
+      conversation,
+      before === undefined ? Number.MAX_SAFE_INTEGER : Number(before),
+      limit + 1,
+    )
+    return toPage(
+      rows,
+      limit,
+      (row) => String(row.number),
+      (row) => ({
+        id: String(row.number),
+        role: row.role,
+        text: row.text,
+        turn: row.turn,
+        at: row.at,
+        ...(row.partial ? { partial: true } : {}),
+      }),
+    )
+  }
+
+  /** What a model is shown. */
+  history(conversation: string, limit: number, before?: string): readonly HistoryMessage[] {
+    // By turn and not by time: a message that had to queue comes after the answer it waited for.
+    return this.#sql
+      .all<HistoryMessage>(
+        `SELECT role, text FROM records
+       WHERE conversation = ? AND turn_number < COALESCE((SELECT number FROM turns WHERE id = ?), ${Number.MAX_SAFE_INTEGER})
+         AND partial = 0 AND text <> ''
+       ORDER BY turn_number DESC, number DESC LIMIT ?`,
+        conversation,
+        before ?? null,
+        limit,
+      )
+      .toReversed()
+  }
+}

@@ -1,0 +1,341 @@
+import type {
+  AcceptInput,
+  AcceptResult,
+  Append,
+  Appended,
+  Recovered,
+  TurnResult,
+  TurnRow,
+  TurnStatus,
+} from '../../core/store.ts'
+import type { NumberedEvent } from '../../core/events.ts'
+import type { ConversationRef, Json, Message } from '../../core/message.ts'
+import { isEnded, startedEvent } from '../../core/store.ts'
+import type { ConversationTable } from './conversations.ts'
+import type { OutboxTable } from './outbox.ts'
+import type { RecordTable } from './records.ts'
+import type { Sql } from './sql.ts'
+
+/** Events are read in pages of about this size, in characters, however many are asked for. */
+const maxPageLength = 262_144
+
+/** What a compacted turn keeps, for whoever sends its message again. */
+const keptTypes = [
+  'turn.started',
+  'message.completed',
+  'turn.completed',
+  'turn.failed',
+  'turn.cancelled',
+  'turn.interrupted',
+]
+  .map((type) => `'${type}'`)
+  .join(', ')
+
+interface TurnColumns {
+  readonly number: number
+  readonly id: string
+  readonly conversation: string
+  readonly bot: string
+  readonly key: string
+  readonly user: string
+  readonly name: string
+  readonly thread: string | null
+  readonly message_id: string
+  readonly message: string
+  readonly fingerprint: string
+  readonly channel: string
+  readonly debug: number
+  readonly bypass: number
+  readonly detached: number
+  readonly compacted: number
+  readonly status: TurnStatus
+  readonly epoch: number
+  readonly seq: number
+  readonly cursor: string | null
+  readonly expires_at: number | null
+  readonly created_at: number
+}
+
+const turnColumns = `turns.number, turns.id, turns.conversation, turns.message_id, turns.message, turns.fingerprint,
+  turns.channel, turns.debug, turns.bypass, turns.detached, turns.compacted, turns.status, turns.epoch, turns.seq, turns.cursor, turns.expires_at,
+  turns.created_at, c.bot, c.key, c.user, c.name, c.thread
+  FROM turns JOIN conversations c ON c.id = turns.conversation`
+
+/** What a turn's commits write to beside its own tables. */
+export interface Neighbours {
+  readonly conversations: ConversationTable
+  readonly records: RecordTable
+  readonly outbox: OutboxTable
+}
+
+/** The tables of turns and their logs. What writes is run inside a commit. */
+export class TurnTable {
+  readonly #sql: Sql
+  readonly #epoch: number
+  readonly #conversations: ConversationTable
+  readonly #records: RecordTable
+  readonly #outbox: OutboxTable
+
+  constructor(sql: Sql, epoch: number, { conversations, records, outbox }: Neighbours) {
+    this.#sql = sql
+    this.#epoch = epoch
+    this.#conversations = conversations
+    this.#records = records
+    this.#outbox = outbox
+  }
+
+  accept(input: AcceptInput): AcceptResult {
+    const conversation = this.#conversationFor(input)
+    if (!conversation) return { outcome: input.knownOnly ? 'unknown_message' : 'unknown_conversation' }
+    const twin = this.#sql.get<TurnColumns>(
+      `SELECT ${turnColumns} WHERE turns.conversation = ? AND turns.message_id = ?`,
+      conversation.id,
+      input.message.id,
+    )
+    if (twin) {
+      if (twin.fingerprint !== input.fingerprint) return { outcome: 'mismatch', turn: toTurn(twin) }
+      this.#owe(twin, input)
+      if (input.detached) this.#sql.run('UPDATE turns SET detached = 1 WHERE number = ?', twin.number)
+      return { outcome: 'duplicate', turn: toTurn(twin) }
+    }
+    if (input.knownOnly) return { outcome: 'unknown_message' }
+    const alive = this.live(conversation.id)
+    const waiting = alive.find((turn) => turn.status === 'waiting')
+    const full = alive.length > input.queueLimit
+    if (!waiting && !full) {
+      const status = alive.length === 0 ? 'running' : 'queued'
+      return { outcome: 'created', turn: this.#insertTurn(input, conversation, status) }
+    }
+    if (!input.refusal) return waiting ? { outcome: 'waiting', turn: waiting } : { outcome: 'queue_full' }
+    const turn = this.#insertTurn(input, conversation, 'running')
+    this.append([failedStep(turn, waiting ? input.refusal.waiting : input.refusal.queueFull, input.at)])
+    return { outcome: 'created', turn: this.turn(turn.id)! }
+  }
+
+  /** With its first event, the user's record and what is owed for it. */
+  #insertTurn(input: AcceptInput, conversation: ConversationRef, status: TurnStatus): TurnRow {
+    const { lastInsertRowid: number } = this.#sql.run(
+      `INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, detached, status, epoch, seq, created_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)`,
+      input.turn,
+      conversation.id,
+      input.message.id,
+      JSON.stringify(input.message),
+      input.fingerprint,
+      input.channel,
+      Number(input.debug),
+      Number(input.bypassConsent),
+      Number(input.detached),
+      status,
+      this.#epoch,
+      input.at,
+    )
+    const turn = this.turn(input.turn)!
+    this.#addEvent(number, { seq: 1, ...startedEvent(turn) })
+    this.#records.addUser(conversation.id, number, input)
+    this.#conversations.touch(conversation.id, input.at)
+    if (input.owedTo) this.#outbox.owe(number, input.owedTo)
+    return turn
+  }
+
+  /** Somebody else's copy of a message is owed its answer too, also when the turn has ended or parked already. */
+  #owe(turn: TurnColumns, { owedTo, at }: AcceptInput): void {
+    if (!owedTo) return
+    const rests = isEnded(turn.status) || turn.status === 'waiting'
+    if (this.#outbox.owe(turn.number, owedTo) && rests) {
+      this.#outbox.add(turn.id, owedTo, { seq: turn.seq, type: `turn.${turn.status}` }, at)
+    }
+  }
+
+  #conversationFor(input: AcceptInput): ConversationRef | undefined {
+    return input.knownOnly
+      ? this.#conversations.find(input, input.conversation)
+      : this.#conversations.findOrMake(input, input.conversation, input.newConversation, input.at)
+  }
+
+  append(steps: readonly Append[]): Appended {
+    const refused: string[] = []
+    const claimed: TurnRow[] = []
+    let deliveries = 0
+    for (const step of steps) {
+      const turn = this.#sql.get<{ number: number; conversation: string; epoch: number; ended_at: number | null }>(
+        'SELECT number, conversation, epoch, ended_at FROM turns WHERE id = ?',
+        step.turn,
+      )
+      if (!turn || turn.ended_at !== null || turn.epoch !== step.epoch) {
+        refused.push(step.turn)
+        continue
+      }
+      for (const event of step.events) this.#addEvent(turn.number, event)
+      this.#changeTurn(turn.number, step)
+      if (step.thread !== undefined) {
+        this.#conversations.setThread(turn.conversation, step.thread)
+      }
+      if (step.status === 'waiting' || (step.status && isEnded(step.status))) {
+        deliveries += this.#outbox.addAll(turn.number, step)
+      }
+      if (!step.status || !isEnded(step.status)) continue
+      this.#records.addBot(turn, step)
+      this.#conversations.touch(turn.conversation, step.at)
+      const next = this.#claimNext(turn.conversation)
+      if (next) claimed.push(next)
+    }
+    return { refused, claimed, deliveries }
+  }
+
+  #addEvent(turn: number | bigint, event: NumberedEvent): void {
+    this.#sql.run('INSERT INTO events (turn, seq, body) VALUES (?, ?, ?)', turn, event.seq, JSON.stringify(event))
+  }
+
+  #changeTurn(number: number, step: Append): void {
+    this.#sql.run(
+      `UPDATE turns SET seq = COALESCE(?, seq), status = COALESCE(?, status), cursor = COALESCE(?, cursor),
+         expires_at = CASE WHEN ? THEN ? ELSE expires_at END, result = ?, ended_at = ?
+       WHERE number = ?`,
+      step.events.at(-1)?.seq ?? null,
+      step.status ?? null,
+      step.cursor === undefined ? null : JSON.stringify(step.cursor),
+      Number(step.expiresAt !== undefined),
+      step.expiresAt ?? null,
+      step.result ? JSON.stringify(step.result) : null,
+      step.status && isEnded(step.status) ? step.at : null,
+      number,
+    )
+  }
+
+  #claimNext(conversation: string): TurnRow | undefined {
+    const alive = this.live(conversation)
+    const next = alive[0]
+    if (next?.status !== 'queued') return undefined
+    this.#sql.run(`UPDATE turns SET status = 'running', epoch = ? WHERE id = ?`, this.#epoch, next.id)
+    return this.turn(next.id)
+  }
+
+  turn(id: string): TurnRow | undefined {
+    const row = this.#sql.get<TurnColumns>(`SELECT ${turnColumns} WHERE turns.id = ?`, id)
+    return row && toTurn(row)
+  }
+
+  result(turn: string): TurnResult | undefined {
+    const row = this.#sql.get<{ result: string | null }>('SELECT result FROM turns WHERE id = ?', turn)
+    return row?.result ? (JSON.parse(row.result) as TurnResult) : undefined
+  }
+
+  read(turn: string, after: number, limit: number): readonly NumberedEvent[] {
+    const rows = this.#sql.iterate<{ body: string }>(
+      `SELECT body FROM events WHERE turn = (SELECT number FROM turns WHERE id = ?) AND seq > ? ORDER BY seq LIMIT ?`,
+      turn,
+      after,
+      limit,
+    )
+    const events: NumberedEvent[] = []
+    let length = 0
+    for (const { body } of rows) {
+      events.push(JSON.parse(body) as NumberedEvent)
+      length += body.length
+      if (length >= maxPageLength) break
+    }
+    return events
+  }
+
+  recover(): Recovered {
+    this.#sql.run('UPDATE turns SET epoch = ? WHERE ended_at IS NULL', this.#epoch)
+    const alive = this.#sql
+      .all<TurnColumns>(`SELECT ${turnColumns} WHERE turns.ended_at IS NULL ORDER BY turns.number`)
+      .map(toTurn)
+    const busy = new Set(alive.filter((turn) => turn.status !== 'queued').map((turn) => turn.conversation.id))
+    const idle = new Set(alive.map((turn) => turn.conversation.id).filter((id) => !busy.has(id)))
+    return {
+      broken: alive.filter((turn) => turn.status === 'running'),
+      waiting: alive.filter((turn) => turn.status === 'waiting'),
+      claimed: [...idle].map((conversation) => this.#claimNext(conversation)!),
+    }
+  }
+
+  /** How many wait behind the live one of their conversation. */
+  queued(): number {
+    return this.#sql.get<{ queued: number }>(
+      `SELECT COUNT(*) AS queued FROM turns WHERE ended_at IS NULL AND status = 'queued'`,
+    )!.queued
+  }
+
+  /** Those of a conversation that have not ended, oldest first. */
+  live(conversation: string): TurnRow[] {
+    return this.#sql
+      .all<TurnColumns>(
+        `SELECT ${turnColumns} WHERE turns.conversation = ? AND turns.ended_at IS NULL ORDER BY turns.number`,
+        conversation,
+      )
+      .map(toTurn)
+  }
+
+  next(conversation: string, after?: string): TurnRow | undefined {
+    const row =
+      after === undefined
+        ? this.#sql.get<TurnColumns>(
+            `SELECT ${turnColumns} WHERE turns.conversation = ? ORDER BY turns.number DESC LIMIT 1`,
+            conversation,
+          )
+        : this.#sql.get<TurnColumns>(
+            `SELECT ${turnColumns} WHERE turns.conversation = ? AND turns.number > (SELECT number FROM turns WHERE id = ?)
+             ORDER BY turns.number LIMIT 1`,
+            conversation,
+            after,
+          )
+    return row && toTurn(row)
+  }
+
+  compact(endedBefore: number, limit: number): number {
+    const turns = this.#sql.all<{ number: number }>(
+      'SELECT number FROM turns WHERE compacted = 0 AND ended_at < ? ORDER BY ended_at LIMIT ?',
+      endedBefore,
+      limit,
+    )
+    for (const { number } of turns) {
+      this.#sql.run(`DELETE FROM events WHERE turn = ? AND json_extract(body, '$.type') NOT IN (${keptTypes})`, number)
+      this.#sql.run('UPDATE turns SET compacted = 1 WHERE number = ?', number)
+    }
+    return turns.length
+  }
+
+  prune(endedBefore: number, limit: number): number {
+    return this.#sql.run(
+      `DELETE FROM turns WHERE number IN (
+         SELECT number FROM turns WHERE compacted = 1 AND ended_at < ?
+           AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.turn = turns.id AND outbox.state = 'pending')
+         ORDER BY ended_at LIMIT ?)`,
+      endedBefore,
+      limit,
+    ).changes
+  }
+}
+
+const failedStep = (turn: TurnRow, result: TurnResult, at: number): Append => ({
+  turn: turn.id,
+  epoch: turn.epoch,
+  events: [{ seq: turn.seq + 1, type: 'turn.failed', text: '', error: result.error! }],
+  status: 'failed',
+  result,
+  at,
+})
+
+const toTurn = (row: TurnColumns): TurnRow => ({
+  id: row.id,
+  bot: row.bot,
+  key: row.key,
+  ...(row.user === '' ? {} : { user: row.user }),
+  conversation: { id: row.conversation, name: row.name },
+  message: JSON.parse(row.message) as Message,
+  status: row.status,
+  channel: row.channel,
+  debug: row.debug === 1,
+  bypassConsent: row.bypass === 1,
+  detached: row.detached === 1,
+  compacted: row.compacted === 1,
+  seq: row.seq,
+  epoch: row.epoch,
+  ...(row.cursor === null ? {} : { cursor: JSON.parse(row.cursor) as Json }),
+  ...(row.thread === null ? {} : { thread: JSON.parse(row.thread) as Json }),
+  ...(row.expires_at === null ? {} : { expiresAt: row.expires_at }),
+  createdAt: row.created_at,
+})
