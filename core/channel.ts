@@ -11,7 +11,7 @@ import type { HubError } from './errors.ts'
 import type { PluginContext } from './plugin.ts'
 import type { Definition, PluginSpec } from './plugin-spec.ts'
 import { toSpec } from './plugin-spec.ts'
-import type { Delivery } from './store.ts'
+import type { TurnDelivery } from './store.ts'
 
 /** One request to a route, with who asks and the parameters of its path. */
 export interface RequestContext extends ParameterizedContext {
@@ -77,7 +77,7 @@ export interface Channel {
    */
   encodeError?(error: HubError, path: string): { readonly status?: number; readonly body: unknown } | undefined
   /** Brings its client what the outbox holds for it; throws to be called again later, under the same `id`. */
-  deliver?(delivery: Delivery, signal: AbortSignal): Promise<void>
+  deliver?(delivery: TurnDelivery, signal: AbortSignal): Promise<void>
   /** Stops what keeps its clients attached, when the hub stops. */
   close?(): void | Promise<void>
 }

@@ -7,8 +7,8 @@ import type { Clock } from './clock.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { HubError } from './errors.ts'
 import { isConversationId, newId } from './ids.ts'
-import type { Logger } from './log.ts'
-import type { ConversationRef, FileRef } from './message.ts'
+import type { ConversationRef, FileRef, Json } from './message.ts'
+import type { Deliverer } from './outbox.ts'
 import type { Thread, Upload } from './plugin.ts'
 import type { ConversationItem, Page, PageOptions, RecordItem, Store } from './store.ts'
 
@@ -18,7 +18,8 @@ export interface ConversationsOptions {
   readonly store: Store
   readonly dispatcher: Dispatcher
   readonly clock: Clock
-  readonly logger: Logger
+  /** Called when something was written to the outbox. */
+  readonly onOwed: () => void
   readonly audit: Audit
 }
 
@@ -55,29 +56,33 @@ export class Conversations {
   }
 
   /**
-   * Deletes a conversation, here and upstream; a live turn of it ends as `turn.cancelled`, `by: "deleted"`.
+   * Deletes a conversation here, and upstream by the outbox; a live turn of it ends as `turn.cancelled`,
+   * `by: "deleted"`.
    * @throws HubError `unknown_bot`, `unknown_conversation`
    */
   async forget(principal: Principal, botName: string, nameOrId: string): Promise<void> {
-    const { bots, store, dispatcher, audit, logger } = this.#options
+    const { bots, store, dispatcher, clock, audit, onOwed } = this.#options
     const bot = bots.find(principal, botName)
     const conversation = await this.find(principal, botName, nameOrId)
     // Queued ones first, so that none starts when the live one ends.
     for (const turn of (await store.liveTurns(conversation.id)).toReversed()) await dispatcher.cancel(turn, 'deleted')
-    const thread = await this.#thread(bot, principal, conversation)
-    await store.forget(conversation.id)
+    await store.forget(
+      conversation.id,
+      bot.provider.forget && {
+        id: `${conversation.id}_deleted`,
+        lane: `bot:${bot.name}`,
+        type: 'conversation.deleted',
+        payload: toPayload(await this.#thread(bot, principal, conversation)),
+        at: clock.now(),
+      },
+    )
+    onOwed()
     dispatcher.conversationChanged(conversation.id)
     audit.record({
       what: 'conversation deleted',
       by: principal.key,
       bot: bot.name,
       details: { conversation: conversation.id },
-    })
-    await bot.provider.forget?.(thread).catch((error: unknown) => {
-      logger.warn(
-        { err: error, bot: bot.name, conversation: conversation.id },
-        'the upstream kept a deleted conversation',
-      )
     })
   }
 
@@ -117,3 +122,12 @@ export class Conversations {
     return { bot: bot.name, principal, conversation, ...(thread === undefined ? {} : { thread }) }
   }
 }
+
+/** Tells a bot's upstream what the outbox holds for it: which conversations are gone. */
+export const delivererTo =
+  ({ provider }: Bot): Deliverer =>
+  async ({ payload }, signal) =>
+    provider.forget?.(payload as unknown as Thread, signal)
+
+// A thread is plain, and the store gives back what it was given.
+const toPayload = (thread: Thread): Json => thread as unknown as Json

@@ -181,7 +181,7 @@ export class Dispatcher {
       detached: (inbound.detached ?? false) || (inbound.owed ?? false),
       at: this.#clock.now(),
       queueLimit: bot.whenBusy === 'reject' ? 0 : bot.queueLimit,
-      ...(inbound.owed ? { owedTo: inbound.channel } : {}),
+      ...(inbound.owed ? { owedTo: [`channel:${inbound.channel}` as const] } : {}),
     }
   }
 

@@ -7,7 +7,7 @@ import type { Clock } from './clock.ts'
 import { systemClock } from './clock.ts'
 import type { Checked, CheckedBot, CheckedConfig } from './config.ts'
 import { Bots } from './bots.ts'
-import { Conversations } from './conversations.ts'
+import { Conversations, delivererTo } from './conversations.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { Gate } from './gate.ts'
 import { Retention } from './retention.ts'
@@ -16,10 +16,12 @@ import type { Logger } from './log.ts'
 import { createLogger } from './log.ts'
 import { Metrics } from './metrics.ts'
 import { Outbox } from './outbox.ts'
+import type { Deliverer } from './outbox.ts'
 import type { MiddlewareContext, MiddlewareSpec, PluginContext } from './plugin.ts'
 import type { HubServer, Mounted } from './server.ts'
 import { startServer } from './server.ts'
 import { namingFailures } from './store.ts'
+import type { Lane, TurnDelivery } from './store.ts'
 import { Services, token } from './services.ts'
 import type { Middleware } from './turn.ts'
 import { compose } from './turn.ts'
@@ -109,9 +111,10 @@ async function build(config: CheckedConfig, folder: string, services: Services):
 
   const bots = new Bots(built)
   const mounted: Mounted[] = []
-  const outbox = new Outbox({ store, clock, logger, deliverer: (name) => delivererOf(mounted, name) })
-  const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics, onOwed: () => outbox.wake() })
-  const conversations = new Conversations({ bots, store, dispatcher, clock, logger, audit })
+  const outbox = new Outbox({ store, clock, logger, deliverer: (lane) => delivererOf(lane, mounted, built) })
+  const onOwed = () => outbox.wake()
+  const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics, onOwed })
+  const conversations = new Conversations({ bots, store, dispatcher, clock, audit, onOwed })
   for (const [name, spec] of config.channels) {
     const { bots: offered, origins } = spec.options as { bots?: readonly string[]; origins?: readonly string[] }
     const context: ChannelContext = {
@@ -180,9 +183,14 @@ async function stopAll({ dispatcher, outbox, mounted, server, services }: Runnin
   await services[Symbol.asyncDispose]()
 }
 
-function delivererOf(mounted: readonly Mounted[], name: string) {
+function delivererOf(lane: Lane, mounted: readonly Mounted[], bots: ReadonlyMap<string, Bot>): Deliverer | undefined {
+  const name = lane.slice(lane.indexOf(':') + 1)
+  if (lane.startsWith('bot:')) {
+    const bot = bots.get(name)
+    return bot && delivererTo(bot)
+  }
   const channel = mounted.find((each) => each.name === name)?.channel
-  return channel?.deliver?.bind(channel)
+  return channel?.deliver && (async (delivery, signal) => channel.deliver!(delivery as TurnDelivery, signal))
 }
 
 async function buildBot(

@@ -1,7 +1,7 @@
 import type { Clock } from './clock.ts'
 import { faultPoint } from './fault-points.ts'
 import type { Logger } from './log.ts'
-import type { Delivery, Store } from './store.ts'
+import type { Delivery, Lane, Store } from './store.ts'
 
 /** Pauses after the first try, in ms: 5 s, 5 min, 30 min, 2, 5, 10, 14, 20 and 24 h, as Standard Webhooks advises. */
 export const deliverySchedule: readonly number[] = [
@@ -9,20 +9,20 @@ export const deliverySchedule: readonly number[] = [
   ...[5, 30].map((minutes) => minutes * 60_000),
   ...[2, 5, 10, 14, 20, 24].map((hours) => hours * 3_600_000),
 ]
-/** Deliveries under way at once to one channel: a dead one slows nobody else. */
+/** Deliveries under way at once in one lane: a dead one slows nobody else. */
 const laneWidth = 4
 const maxTimerMs = 60_000
+
+/** Brings one thing to whom it is owed, or throws to be called again later. */
+export type Deliverer = (delivery: Delivery, signal: AbortSignal) => Promise<void>
 
 /** What an outbox carries from and to. */
 export interface OutboxOptions {
   readonly store: Pick<Store, 'dueDeliveries' | 'settleDelivery'>
   readonly clock: Clock
   readonly logger: Logger
-  /**
-   * Delivers to one channel, or throws. `undefined` for a channel that is not in the config any more: its deliveries
-   * stay until it is back.
-   */
-  deliverer(channel: string): ((delivery: Delivery, signal: AbortSignal) => Promise<void>) | undefined
+  /** `undefined` for a lane that the config has no more: its deliveries stay until it is back. */
+  deliverer(lane: Lane): Deliverer | undefined
 }
 
 /** A receiver that wants no more; thrown by a deliverer, it ends the delivery without another try. */
@@ -30,10 +30,10 @@ export class DeliveryRefused extends Error {
   override readonly name = 'DeliveryRefused'
 }
 
-/** Carries what channels owe their clients out of the store, at least once each, however often the hub is restarted. */
+/** Carries what is owed out of the store, at least once each, however often the hub is restarted. */
 export class Outbox {
   readonly #options: OutboxOptions
-  readonly #underWay = new Map<string, { readonly channel: string; readonly done: Promise<void> }>()
+  readonly #underWay = new Map<string, { readonly lane: Lane; readonly done: Promise<void> }>()
   readonly #stopping = new AbortController()
   #timer: NodeJS.Timeout | undefined
   #looking = false
@@ -78,22 +78,19 @@ export class Outbox {
   }
 
   #begin(delivery: Delivery): void {
-    const deliver = this.#options.deliverer(delivery.channel)
-    const busy = [...this.#underWay.values()].filter(({ channel }) => channel === delivery.channel).length
+    const deliver = this.#options.deliverer(delivery.lane)
+    const busy = [...this.#underWay.values()].filter(({ lane }) => lane === delivery.lane).length
     if (!deliver || busy >= laneWidth || this.#underWay.has(delivery.id)) return
     const done = this.#attempt(delivery, deliver).finally(() => {
       this.#underWay.delete(delivery.id)
       this.wake()
     })
-    this.#underWay.set(delivery.id, { channel: delivery.channel, done })
+    this.#underWay.set(delivery.id, { lane: delivery.lane, done })
   }
 
-  async #attempt(
-    delivery: Delivery,
-    deliver: (delivery: Delivery, signal: AbortSignal) => Promise<void>,
-  ): Promise<void> {
+  async #attempt(delivery: Delivery, deliver: Deliverer): Promise<void> {
     const { store, clock, logger } = this.#options
-    const where = { delivery: delivery.id, channel: delivery.channel, turn: delivery.turn }
+    const where = { delivery: delivery.id, lane: delivery.lane, type: delivery.type }
     try {
       await deliver(delivery, this.#stopping.signal)
       faultPoint('delivery.before-mark')

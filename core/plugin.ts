@@ -53,8 +53,8 @@ export interface Provider {
   upload?(file: Upload, thread: Thread, signal: AbortSignal): Promise<Json>
   /** Lets the upstream go when a waiting turn ends unanswered. */
   release?(turn: Turn): Promise<void>
-  /** Deletes the conversation upstream. */
-  forget?(thread: Thread): Promise<void>
+  /** Deletes the conversation upstream. What throws is called again later, for days; one that is gone is no error. */
+  forget?(thread: Thread, signal: AbortSignal): Promise<void>
   close?(): void | Promise<void>
 }
 

@@ -77,26 +77,34 @@ export interface AcceptInput extends Owner {
   readonly queueLimit: number
   /** Takes only a message that was taken before; another one is an `unknown_message`. */
   readonly knownOnly?: boolean
-  /** A channel that is owed the turn's end: a delivery is written in the commit that ends or parks it. */
-  readonly owedTo?: string
+  /** Who is owed the turn's end: a delivery is written in the commit that ends or parks it. */
+  readonly owedTo?: readonly Lane[]
   /** Takes the message even if it cannot run now: its turn ends at once with this result. */
   readonly refusal?: { readonly waiting: TurnResult; readonly queueFull: TurnResult }
 }
 
-/** One thing that a channel owes its client. */
+/** Whom something is owed: the client of a channel, or the upstream of a bot, by its name in the config. */
+export type Lane = `channel:${string}` | `bot:${string}`
+
+/** One thing that is owed. */
 export interface Delivery {
   /** Stable over all tries. */
   readonly id: string
-  /** The channel's name in the config. */
-  readonly channel: string
-  readonly turn: string
-  /** The event it tells of, such as `turn.completed`. */
+  readonly lane: Lane
+  /** What it tells of: an event, such as `turn.completed`, or `conversation.deleted`. */
   readonly type: string
+  /** The turn whose event it is. */
+  readonly turn?: string
+  /** What is not to be found in the store any more. */
+  readonly payload?: Json
   /** When that happened, ms since the epoch. */
   readonly at: number
   /** How often it was tried before. */
   readonly attempts: number
 }
+
+/** A delivery that tells of a turn's end or pause. */
+export type TurnDelivery = Delivery & { readonly turn: string }
 
 /** What became of one try at a delivery; `retryAt` in ms since the epoch. */
 export type DeliveryState =
@@ -245,8 +253,11 @@ export interface Store {
   backlog(): Promise<Backlog>
   /** The turns of a conversation that have not ended, oldest first. */
   liveTurns(conversation: string): Promise<readonly TurnRow[]>
-  /** Deletes the conversation with its turns, logs, records, files and dedupe rows. */
-  forget(conversation: string): Promise<void>
+  /**
+   * Deletes the conversation with its turns, logs, records, files and dedupe rows; `owed` is written in the same
+   * commit.
+   */
+  forget(conversation: string, owed?: Omit<Delivery, 'attempts'>): Promise<void>
   /** The turn of a conversation that was accepted next after `after`; without it the latest one. */
   nextTurn(conversation: string, after?: string): Promise<TurnRow | undefined>
   /**

@@ -11,7 +11,7 @@ import { under } from '../../core/native.ts'
 import { DeliveryRefused } from '../../core/outbox.ts'
 import { Secret, secret, setting } from '../../core/settings.ts'
 import { signWebhook, verifyWebhook } from './signature.ts'
-import type { Delivery } from '../../core/store.ts'
+import type { TurnDelivery } from '../../core/store.ts'
 import { messageBody } from '../../core/wire.ts'
 
 const inbound = messageBody
@@ -86,7 +86,7 @@ export const webhook: <const Bot extends string = never>(
       ...(callback === undefined
         ? {}
         : {
-            deliver: (delivery: Delivery, signal: AbortSignal) =>
+            deliver: (delivery: TurnDelivery, signal: AbortSignal) =>
               deliver(delivery, context, { callback, secret: secrets[0]!, allowPrivate, signal }),
           }),
     }
@@ -123,7 +123,7 @@ function verifySender(ctx: RequestContext, context: ChannelContext, secrets: rea
 }
 
 async function deliver(
-  delivery: Delivery,
+  delivery: TurnDelivery,
   { hub, clock }: ChannelContext,
   to: { callback: string; secret: Secret; allowPrivate: boolean; signal: AbortSignal },
 ): Promise<void> {

@@ -94,11 +94,11 @@ export const coze = defineProvider({
       simulated: simulator !== undefined,
       respond: (turn) => chats.respond(turn),
       release: (turn) => chats.release(turn),
-      async forget({ thread }) {
+      async forget({ thread }, signal) {
         const conversationId = conversationIn(thread)
         if (!conversationId) return
         try {
-          await client.deleteConversation(conversationId, new AbortController().signal)
+          await client.deleteConversation(conversationId, signal)
         } catch (error) {
           if (!isCode(error, conversationGone)) throw error
         }

@@ -111,4 +111,27 @@ export const migrations: readonly string[] = [
   ALTER TABLE turns ADD COLUMN compacted INTEGER NOT NULL DEFAULT 0;
   CREATE INDEX turns_ended ON turns (compacted, ended_at) WHERE ended_at IS NOT NULL;
   `,
+  `
+  ALTER TABLE owed RENAME COLUMN channel TO lane;
+  UPDATE owed SET lane = 'channel:' || lane;
+
+  CREATE TABLE deliveries (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    lane TEXT NOT NULL,
+    type TEXT NOT NULL,
+    turn TEXT REFERENCES turns (id) ON DELETE CASCADE,
+    payload TEXT,
+    at INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at INTEGER NOT NULL
+  );
+  INSERT INTO deliveries (number, id, lane, type, turn, at, state, attempts, next_at)
+    SELECT number, id, 'channel:' || channel, type, turn, at, state, attempts, next_at FROM outbox;
+  DROP TABLE outbox;
+  ALTER TABLE deliveries RENAME TO outbox;
+  CREATE INDEX outbox_due ON outbox (next_at) WHERE state = 'pending';
+  CREATE INDEX outbox_by_turn ON outbox (turn);
+  `,
 ]

@@ -112,8 +112,11 @@ export class SqliteStore implements Store {
     return this.#conversations.list(owner, options)
   }
 
-  async forget(conversation: string): Promise<void> {
-    this.#conversations.forget(conversation)
+  async forget(conversation: string, owed?: Omit<Delivery, 'attempts'>): Promise<void> {
+    this.#sql.atomically(() => {
+      this.#conversations.forget(conversation)
+      if (owed) this.#outbox.add(owed)
+    })()
   }
 
   async records(conversation: string, options: PageOptions): Promise<Page<RecordItem>> {

@@ -12,6 +12,7 @@ import type { NumberedEvent } from '../../core/events.ts'
 import type { ConversationRef, Json, Message } from '../../core/message.ts'
 import { isEnded, startedEvent } from '../../core/store.ts'
 import type { ConversationTable } from './conversations.ts'
+import { toDelivery } from './outbox.ts'
 import type { OutboxTable } from './outbox.ts'
 import type { RecordTable } from './records.ts'
 import type { Sql } from './sql.ts'
@@ -134,16 +135,16 @@ export class TurnTable {
     this.#addEvent(number, { seq: 1, ...startedEvent(turn) })
     this.#records.addUser(conversation.id, number, input)
     this.#conversations.touch(conversation.id, input.at)
-    if (input.owedTo) this.#outbox.owe(number, input.owedTo)
+    for (const lane of input.owedTo ?? []) this.#outbox.owe(number, lane)
     return turn
   }
 
   /** Somebody else's copy of a message is owed its answer too, also when the turn has ended or parked already. */
   #owe(turn: TurnColumns, { owedTo, at }: AcceptInput): void {
-    if (!owedTo) return
     const rests = isEnded(turn.status) || turn.status === 'waiting'
-    if (this.#outbox.owe(turn.number, owedTo) && rests) {
-      this.#outbox.add(turn.id, owedTo, { seq: turn.seq, type: `turn.${turn.status}` }, at)
+    for (const lane of owedTo ?? []) {
+      if (!this.#outbox.owe(turn.number, lane) || !rests) continue
+      this.#outbox.add(toDelivery(turn.id, lane, { seq: turn.seq, type: `turn.${turn.status}` }, at))
     }
   }
 

@@ -366,7 +366,7 @@ describe('the outbox', () => {
     let now = 1_000_000
     let row: Delivery & { state: string; nextAt: number } = {
       id: 'd1',
-      channel: 'crm',
+      lane: 'channel:crm',
       turn: 't',
       type: 'turn.completed',
       at: now,

@@ -540,4 +540,47 @@ describe('deleting a conversation', () => {
     expect((await hanging).status ?? 'gone').not.toBe('completed')
     expect((await hub.ask('bot', 'other words', { conversation: 'a', id: 'm1' })).text).toBe('hello')
   })
+
+  it('tells the upstream after a restart too, when it could not be told before', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bothub-'))
+    const thread = { upstream: 42 }
+    const bots = (forget: NonNullable<Provider['forget']>) => ({
+      bot: provider(
+        {},
+        {
+          async *respond() {
+            yield { type: 'upstream', cursor: 1, thread }
+            yield say('hello')
+          },
+          forget,
+        },
+      ),
+    })
+    try {
+      const refused = Promise.withResolvers<void>()
+      const first = await startHub(
+        {
+          bots: bots(async () => {
+            refused.resolve()
+            throw new Error('not now')
+          }),
+        },
+        { folder },
+      )
+      await first.ask('bot', 'hi', { conversation: 'a' })
+      expect((await fetch(`${first.url}/api/v1/bots/bot/conversations/a`, { method: 'DELETE' })).status).toBe(204)
+      await refused.promise
+      await first[Symbol.asyncDispose]()
+      const { default: Database } = await import('better-sqlite3')
+      const database = new Database(join(folder, 'hub.db'))
+      database.exec('UPDATE outbox SET next_at = 0')
+      database.close()
+      const forgotten = Promise.withResolvers<unknown>()
+      await using second = await startHub({ bots: bots(async (given) => forgotten.resolve(given)) }, { folder })
+      expect(await forgotten.promise).toMatchObject({ bot: 'bot', principal: { key: 'local' }, thread })
+      expect((await second.api('/bots/bot/conversations/a/messages')).status).toBe(404)
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
+  })
 })

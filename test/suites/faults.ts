@@ -919,6 +919,12 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     }),
   },
   {
+    does: 'tells nobody of a conversation that is deleted',
+    caughtBy: 'forgets a conversation with everything in it, and nothing else',
+    says: /expected \[\] to deeply equal/,
+    subject: storing((store) => ({ forget: (id) => store.forget(id) })),
+  },
+  {
     does: 'forgets what it owes when it is delivered once and in vain',
     caughtBy: owes,
     says: /to deeply equal \{ due: \[\], nextAt/,

@@ -420,7 +420,9 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       await store.addFile(fileOf(id), 1)
       await store.append([ending(turn)])
       expect(await store.files(id, ['file_1'])).toHaveLength(1)
-      await store.forget(id)
+      const owed = { id: 'd', lane: 'bot:bot', type: 'conversation.deleted', payload: { was: id }, at: 1 } as const
+      await store.forget(id, owed)
+      expect((await store.dueDeliveries(far, [])).due).toEqual([{ ...owed, attempts: 0 }])
       expect(await store.turn(turn.id)).toBeUndefined()
       expect(await store.result(turn.id)).toBeUndefined()
       expect(await store.read(turn.id, 0, 10)).toEqual([])
@@ -440,7 +442,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     async run(subject) {
       await using place = makePlace(subject)
       const before = await place.open()
-      const turn = await accepted(before, { owedTo: 'crm' })
+      const turn = await accepted(before, { owedTo: ['channel:crm'] })
       const nobodys = await accepted(before, { conversation: { name: 'b' } })
       expect(await before.dueDeliveries(far, [])).toEqual({ due: [] })
       const parked = await before.append([
@@ -453,7 +455,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       expect(await before.backlog()).toMatchObject({ outbox: 2 })
       const { due } = await before.dueDeliveries(far, [])
       expect(due.map(({ type }) => type)).toEqual(['turn.waiting', 'turn.completed'])
-      expect(due).toMatchObject([1, 2].map(() => ({ channel: 'crm', turn: turn.id, attempts: 0 })))
+      expect(due).toMatchObject([1, 2].map(() => ({ lane: 'channel:crm', turn: turn.id, attempts: 0 })))
       const [first, second] = due.map(({ id }) => id)
       expect((await before.dueDeliveries(far, [first!])).due.map(({ id }) => id)).toEqual([second])
       await before.settleDelivery(first!, { state: 'delivered' })
@@ -468,14 +470,14 @@ export const storeCases: readonly Case<StoreSubject>[] = [
   {
     title: 'shows what is due to one channel though another has a heap of it before',
     run: withStore(async (store) => {
-      const end = async (owedTo: string) => {
-        const turn = await accepted(store, { owedTo })
+      const end = async (name: string) => {
+        const turn = await accepted(store, { owedTo: [`channel:${name}`] })
         await store.append([ending(turn)])
       }
       for (let count = 0; count < 150; count++) await end('gone')
       await end('alive')
       const { due } = await store.dueDeliveries(far, [])
-      expect(due.filter(({ channel }) => channel === 'alive')).toHaveLength(1)
+      expect(due.filter(({ lane }) => lane === 'channel:alive')).toHaveLength(1)
       expect(due.length).toBeLessThan(150)
     }),
   },
@@ -487,9 +489,9 @@ export const storeCases: readonly Case<StoreSubject>[] = [
         queueFull: { text: '', messages: [], error: failureOf('queue_full') },
       }
       const first = await accepted(store, { queueLimit: 0 })
-      const full = await accepted(store, { queueLimit: 0, refusal, owedTo: 'crm' })
+      const full = await accepted(store, { queueLimit: 0, refusal, owedTo: ['channel:crm'] })
       await store.append([step(first, { status: 'waiting' })])
-      const waiting = await accepted(store, { refusal, owedTo: 'crm' })
+      const waiting = await accepted(store, { refusal, owedTo: ['channel:crm'] })
       for (const [turn, code] of [
         [full, 'queue_full'],
         [waiting, 'turn_waiting'],

@@ -85,7 +85,8 @@ const delivery = {
   body: object,
   taken: true,
 }
-const { body: _body, taken: _taken, ...delivered } = delivery
+const { body: _body, taken: _taken, channel: _channel, ...row } = delivery
+const delivered = { ...row, lane: 'channel:hook-asgard' }
 
 /** Nothing is wrong with these, though much went wrong while they were made. */
 const sound: Records = {
@@ -95,7 +96,7 @@ const sound: Records = {
   deliveries: [{ ...delivery, taken: false }, delivery, delivery],
   store: {
     turns: [storedTurn('turn_1', 'one')],
-    owed: [{ turn: 'turn_1', channel: 'hook-asgard' }],
+    owed: [{ turn: 'turn_1', lane: 'channel:hook-asgard' }],
     outbox: [{ ...delivered, state: 'delivered' }],
   },
 }

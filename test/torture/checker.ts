@@ -239,15 +239,15 @@ function* checkDeliveries({ store, deliveries, clients }: Records): Generator<Vi
   for (const { id, type, state } of store.outbox)
     if (type !== 'turn.waiting' && !taken.has(id))
       yield { kind: 'undelivered', where: id, detail: `is ${state}, and never came` }
-  for (const { turn, channel } of store.owed) {
+  for (const { turn, lane } of store.owed) {
     const end = `turn.${turns.get(turn)?.status}`
-    if (!store.outbox.some((each) => each.turn === turn && each.channel === channel && each.type === end))
-      yield { kind: 'undelivered', where: turn, detail: `${channel} is owed ${end}` }
+    if (!store.outbox.some((each) => each.turn === turn && each.lane === lane && each.type === end))
+      yield { kind: 'undelivered', where: turn, detail: `${lane} is owed ${end}` }
   }
-  const owed = new Set(store.owed.map(({ turn, channel }) => `${turn} ${channel}`))
+  const owed = new Set(store.owed.map(({ turn, lane }) => `${turn} ${lane}`))
   for (const { dialect, turns: told, name } of clients) {
     const bot = turns.get(told[0] ?? '')?.bot
-    if (dialect === 'webhook' && bot !== undefined && !owed.has(`${told[0]} hook-${bot}`))
+    if (dialect === 'webhook' && bot !== undefined && !owed.has(`${told[0]} channel:hook-${bot}`))
       yield { kind: 'undelivered', where: told[0]!, detail: `nothing is owed to ${name}` }
   }
 }

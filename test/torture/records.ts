@@ -92,7 +92,7 @@ export interface ReceivedDelivery {
 /** What the hub's store holds in the end. */
 export interface StoreRecord {
   readonly turns: readonly StoredTurn[]
-  readonly owed: readonly { readonly turn: string; readonly channel: string }[]
+  readonly owed: readonly { readonly turn: string; readonly lane: string }[]
   readonly outbox: readonly StoredDelivery[]
 }
 
@@ -117,7 +117,7 @@ export interface StoredEvent {
 export interface StoredDelivery {
   readonly id: string
   readonly turn: string
-  readonly channel: string
+  readonly lane: string
   readonly type: string
   readonly state: string
 }

@@ -30,10 +30,10 @@ export function readStore(file: string): StoreRecord {
         events: events.all(number) as StoredEvent[],
       })),
       owed: database
-        .prepare('SELECT turns.id AS turn, owed.channel FROM owed JOIN turns ON turns.number = owed.turn')
+        .prepare('SELECT turns.id AS turn, owed.lane FROM owed JOIN turns ON turns.number = owed.turn')
         .all() as StoreRecord['owed'],
       outbox: database
-        .prepare('SELECT id, turn, channel, type, state FROM outbox ORDER BY number')
+        .prepare('SELECT id, turn, lane, type, state FROM outbox WHERE turn IS NOT NULL ORDER BY number')
         .all() as StoreRecord['outbox'],
     }
   } finally {

@@ -961,8 +961,8 @@ describe('files', () => {
 it('forgets a conversation, also one that never was', async () => {
   const asked = turn('my name is Ada')
   await ask(asked)
-  await bot.forget?.(asked)
-  await bot.forget?.(asked)
+  await bot.forget?.(asked, asked.signal)
+  await bot.forget?.(asked, asked.signal)
   expect(sent('/channel').map(({ method }) => method)).toEqual(['DELETE', 'DELETE'])
   expect(textsOf(await says('what is my name?', { conversation: asked.conversation }))).toEqual([
     'You have not told me your name yet.',
@@ -975,7 +975,9 @@ it('does not wait for ever for an upstream that does not answer', async () => {
   const address = server.address()
   const url = `http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`
   const provider = await buildProvider(asgard({ ...target({ url }), timeoutMs: 100 }))
-  await expect(provider.forget?.(turn('hello'))).rejects.toMatchObject({ code: 'upstream_silent' })
+  await expect(provider.forget?.(turn('hello'), new AbortController().signal)).rejects.toMatchObject({
+    code: 'upstream_silent',
+  })
   server.closeAllConnections()
   server.close()
 })

@@ -318,8 +318,8 @@ describe('an answer', () => {
     const { events } = await collect(coze.provider.respond(turnOf('Hello')))
     const thread = threadAfter(events)
     const ref = { bot: 'bot', principal: localPrincipal(), conversation: { id: 'conv_1', name: '1' }, thread }
-    await coze.provider.forget!(ref)
-    await coze.provider.forget!(ref)
+    await coze.provider.forget!(ref, new AbortController().signal)
+    await coze.provider.forget!(ref, new AbortController().signal)
     const path = `/v1/conversations/${object(thread)['conversationId'] as string}`
     expect(coze.requests('DELETE', path)).toHaveLength(2)
   })
