@@ -23,6 +23,8 @@ import { toTurnObject } from './wire.ts'
 
 /** How long a provider may take to stop after its signal aborted, before its turn ends without it. */
 const stopWithinMs = 5000
+/** How long the upstream of a turn that ended unanswered may take to be let go. */
+const releaseWithinMs = 60_000
 
 /** A message as a channel read it. */
 export interface Inbound {
@@ -95,6 +97,8 @@ export class Dispatcher {
   readonly #expiries = new Map<string, NodeJS.Timeout>()
   readonly #attendance = new Attendance((turn) => this.#abandon(turn))
   readonly #locks = new Map<string, Promise<unknown>>()
+  readonly #releases = new Set<Promise<void>>()
+  readonly #stopping = new AbortController()
   #draining = false
 
   constructor({ bots, store, clock, logger, audit, metrics, onOwed }: DispatcherOptions) {
@@ -411,12 +415,20 @@ export class Dispatcher {
     await this.#log.commit().catch(() => {})
   }
 
+  /** Also what was asked of a turn that does not run, and acknowledged before it was done. */
   async #settled(): Promise<void> {
-    while (this.#runs.size > 0) await Promise.all(Array.from(this.#runs.values(), (run) => run.done))
+    while (this.#runs.size > 0 || this.#locks.size > 0 || this.#releases.size > 0) {
+      await Promise.all([
+        ...Array.from(this.#runs.values(), ({ done }) => done),
+        ...this.#locks.values(),
+        ...this.#releases,
+      ])
+    }
   }
 
   #stopAll(): void {
-    for (const run of this.#runs.values()) run.abort.abort(new HubError('shutting_down'))
+    this.#stopping.abort(new HubError('shutting_down'))
+    for (const run of this.#runs.values()) run.abort.abort(this.#stopping.signal.reason)
   }
 
   /** Runs one leg of a turn: from its start, from an answer to it, or from where a crash left it. */
@@ -583,14 +595,18 @@ export class Dispatcher {
 
   /** Frees the upstream of a turn that ended unanswered, in the background. */
   #release(row: TurnRow, transcript: Transcript): void {
-    const bot = this.#bots.get(row.bot)
-    const turn = toTurn(row, transcript, AbortSignal.timeout(60_000))
-    void bot?.provider.release?.(turn).catch((error: unknown) => {
-      this.#logger.warn(
-        { err: error, turn: row.id, bot: row.bot },
-        'the upstream of an unanswered turn was not released',
+    const provider = this.#bots.get(row.bot)?.provider
+    if (!provider?.release) return
+    const signal = AbortSignal.any([AbortSignal.timeout(releaseWithinMs), this.#stopping.signal])
+    const released = Promise.race([provider.release(toTurn(row, transcript, signal)), rejected(signal)])
+      .catch((error: unknown) =>
+        this.#logger.warn(
+          { err: error, turn: row.id, bot: row.bot },
+          'the upstream of an unanswered turn was not released',
+        ),
       )
-    })
+      .finally(() => this.#releases.delete(released))
+    this.#releases.add(released)
   }
 
   /** Runs `work` when everything asked of the same turn before has been done. */
@@ -610,6 +626,10 @@ export class Dispatcher {
     this.#audit.record({ what, by: principal.key, bot: turn.bot, turn: turn.id, ...(details ? { details } : {}) })
   }
 }
+
+/** Rejects with the reason of a signal: for work that may not heed it. */
+const rejected = (signal: AbortSignal): Promise<never> =>
+  new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }))
 
 /** How turns end that were taken though they could not run. */
 function refusalOf({ profile }: Bot): NonNullable<AcceptInput['refusal']> {

@@ -385,6 +385,41 @@ describe('waiting', () => {
     expect((await hub.ask('bot', 'y', { conversation: 'a', id: 'n1' })).status).toBe('waiting')
   })
 
+  it('is cancelled and its upstream released before the hub stops, when that was asked for before', async () => {
+    const door = gate()
+    let released = false
+    const bot = asks(() => 'x', {
+      async release(turn) {
+        door.arrived.resolve(turn)
+        await door.opened
+        released = true
+      },
+    })
+    await using hub = await startHub({ bots: { bot } })
+    const { turn } = await hub.ask('bot', 'hi')
+    expect((await hub.api(`/turns/${turn}/cancel`, {})).status).toBe(202)
+    await door.arrived.promise
+    const stopped = hub.hub.stop(10_000).then(() => released)
+    door.open()
+    expect(await stopped).toBe(true)
+  })
+
+  it('keeps the hub from stopping no longer than its grace time, when its upstream is never released', async () => {
+    const door = gate()
+    const bot = asks(() => 'x', {
+      async release(turn) {
+        door.arrived.resolve(turn)
+        await never
+      },
+    })
+    await using hub = await startHub({ bots: { bot } })
+    const { turn } = await hub.ask('bot', 'hi')
+    await hub.api(`/turns/${turn}/cancel`, {})
+    await door.arrived.promise
+    await hub.hub.stop(50)
+    expect(hub.log.some(({ msg }) => msg === 'the upstream of an unanswered turn was not released')).toBe(true)
+  })
+
   it.each(['cancelled', 'expired'])('releases the upstream of a turn that is %s unanswered', async (how) => {
     const released = Promise.withResolvers<Turn>()
     const bot = asks(() => 'x', { release: async (turn) => released.resolve(turn) })
