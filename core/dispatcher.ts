@@ -244,7 +244,8 @@ export class Dispatcher {
   async view(id: string): Promise<TurnObject> {
     const turn = await this.#store.turn(id)
     if (!turn) throw new HubError('unknown_turn')
-    return toTurnObject(turn, (await this.#store.result(id)) ?? (await this.#transcript(turn)))
+    const result = isEnded(turn.status) ? await this.#store.result(id) : undefined
+    return toTurnObject(turn, result ?? (await this.#transcript(turn)))
   }
 
   /** The events of a turn in groups, as they are committed: see `TurnLog.follow`. Whoever follows is listening. */
@@ -562,7 +563,8 @@ export class Dispatcher {
 
   async #transcript(turn: TurnRow): Promise<Transcript> {
     const transcript = new Transcript({ debug: turn.debug })
-    for (let after = 0; after < turn.seq;) {
+    // Event 1 is its start, of which nothing is to be remembered.
+    for (let after = 1; after < turn.seq;) {
       const events = await this.#store.read(turn.id, after, 500)
       if (events.length === 0) break
       transcript.replay(events)

@@ -1,13 +1,22 @@
 import type Database from 'better-sqlite3'
 import type { Page } from '../../core/store.ts'
 
+/** A part of a commit that is still to come; `run` does it and returns what tells its result once it is durable. */
+interface Asked {
+  readonly run: () => () => void
+  readonly reject: (error: unknown) => void
+}
+
 /** An open database whose statements are prepared once. */
 export class Sql {
   readonly #database: Database.Database
   readonly #statements = new Map<string, Database.Statement>()
+  readonly #transaction: Database.Transaction<(work: () => unknown) => unknown>
+  readonly #group: Asked[] = []
 
   constructor(database: Database.Database) {
     this.#database = database
+    this.#transaction = database.transaction((work) => work())
   }
 
   run(sql: string, ...values: readonly unknown[]): Database.RunResult {
@@ -27,13 +36,49 @@ export class Sql {
     return this.#prepare(sql).iterate(...values) as IterableIterator<Row>
   }
 
-  /** Makes a function one commit. */
-  atomically<Given extends unknown[], Result>(work: (...given: Given) => Result): (...given: Given) => Result {
-    const transaction = this.#database.transaction(work)
-    return (...given) => transaction.immediate(...given)
+  /** Runs something as one commit. */
+  atomically<Result>(work: () => Result): Result {
+    return this.#transaction.immediate(work) as Result
+  }
+
+  /**
+   * Runs something in a commit that it shares with all else that was asked for in the same moment: syncing a commit to
+   * the disk is what costs. Resolves when it is durable. What fails, fails alone.
+   */
+  together<Result>(work: () => Result): Promise<Result> {
+    const { promise, resolve, reject } = Promise.withResolvers<Result>()
+    if (this.#group.length === 0) setImmediate(() => this.#commitGroup())
+    this.#group.push({
+      run() {
+        const result = work()
+        return () => resolve(result)
+      },
+      reject,
+    })
+    return promise
+  }
+
+  /** Does now what was asked for. */
+  #commitGroup(): void {
+    const group = this.#group.splice(0)
+    try {
+      const done = this.atomically(() => group.map((each) => each.run()))
+      for (const tell of done) tell()
+    } catch {
+      for (const each of group) this.#commitAlone(each)
+    }
+  }
+
+  #commitAlone({ run, reject }: Asked): void {
+    try {
+      this.atomically(run)()
+    } catch (error) {
+      reject(error)
+    }
   }
 
   close(): void {
+    if (this.#group.length > 0) this.#commitGroup()
     this.#database.close()
   }
 

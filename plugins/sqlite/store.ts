@@ -36,8 +36,6 @@ export class SqliteStore implements Store {
   readonly #records: RecordTable
   readonly #outbox: OutboxTable
   readonly #turns: TurnTable
-  readonly #accept: (input: AcceptInput) => AcceptResult
-  readonly #append: (steps: readonly Append[]) => Appended
 
   constructor(database: Database.Database, lock?: Database.Database) {
     const sql = new Sql(database)
@@ -52,16 +50,14 @@ export class SqliteStore implements Store {
       records: this.#records,
       outbox: this.#outbox,
     })
-    this.#accept = sql.atomically((input) => this.#turns.accept(input))
-    this.#append = sql.atomically((steps) => this.#turns.append(steps))
   }
 
   async accept(input: AcceptInput): Promise<AcceptResult> {
-    return this.#accept(input)
+    return this.#sql.together(() => this.#turns.accept(input))
   }
 
   async append(steps: readonly Append[]): Promise<Appended> {
-    return this.#append(steps)
+    return this.#sql.together(() => this.#turns.append(steps))
   }
 
   async turn(id: string): Promise<TurnRow | undefined> {
@@ -77,7 +73,7 @@ export class SqliteStore implements Store {
   }
 
   async recover(): Promise<Recovered> {
-    return this.#sql.atomically(() => this.#turns.recover())()
+    return this.#sql.atomically(() => this.#turns.recover())
   }
 
   async liveTurns(conversation: string): Promise<readonly TurnRow[]> {
@@ -89,7 +85,7 @@ export class SqliteStore implements Store {
   }
 
   async compact(endedBefore: number, limit: number): Promise<number> {
-    return this.#sql.atomically(() => this.#turns.compact(endedBefore, limit))()
+    return this.#sql.atomically(() => this.#turns.compact(endedBefore, limit))
   }
 
   async prune(endedBefore: number, limit: number): Promise<number> {
@@ -101,7 +97,7 @@ export class SqliteStore implements Store {
   }
 
   async openConversation(owner: Owner, name: string, newId: string, at: number): Promise<ConversationRef> {
-    return this.#sql.atomically(() => this.#conversations.findOrMake(owner, { name }, newId, at)!)()
+    return this.#sql.atomically(() => this.#conversations.findOrMake(owner, { name }, newId, at)!)
   }
 
   async thread(conversation: string): Promise<Json | undefined> {
@@ -116,7 +112,7 @@ export class SqliteStore implements Store {
     this.#sql.atomically(() => {
       this.#conversations.forget(conversation)
       if (owed) this.#outbox.add(owed)
-    })()
+    })
   }
 
   async records(conversation: string, options: PageOptions): Promise<Page<RecordItem>> {

@@ -100,14 +100,15 @@ export class TurnTable {
       return { outcome: 'duplicate', turn: toTurn(twin) }
     }
     if (input.knownOnly) return { outcome: 'unknown_message' }
-    const alive = this.live(conversation.id)
-    const waiting = alive.find((turn) => turn.status === 'waiting')
+    const alive = this.#alive(conversation.id)
+    const waiting = alive.find(({ status }) => status === 'waiting')
     const full = alive.length > input.queueLimit
     if (!waiting && !full) {
       const status = alive.length === 0 ? 'running' : 'queued'
       return { outcome: 'created', turn: this.#insertTurn(input, conversation, status) }
     }
-    if (!input.refusal) return waiting ? { outcome: 'waiting', turn: waiting } : { outcome: 'queue_full' }
+    if (!input.refusal)
+      return waiting ? { outcome: 'waiting', turn: this.turn(waiting.id)! } : { outcome: 'queue_full' }
     const turn = this.#insertTurn(input, conversation, 'running')
     this.append([failedStep(turn, waiting ? input.refusal.waiting : input.refusal.queueFull, input.at)])
     return { outcome: 'created', turn: this.turn(turn.id)! }
@@ -205,8 +206,7 @@ export class TurnTable {
   }
 
   #claimNext(conversation: string): TurnRow | undefined {
-    const alive = this.live(conversation)
-    const next = alive[0]
+    const [next] = this.#alive(conversation)
     if (next?.status !== 'queued') return undefined
     this.#sql.run(`UPDATE turns SET status = 'running', epoch = ? WHERE id = ?`, this.#epoch, next.id)
     return this.turn(next.id)
@@ -258,6 +258,14 @@ export class TurnTable {
     return this.#sql.get<{ queued: number }>(
       `SELECT COUNT(*) AS queued FROM turns WHERE ended_at IS NULL AND status = 'queued'`,
     )!.queued
+  }
+
+  /** Which of a conversation have not ended, oldest first. */
+  #alive(conversation: string): Pick<TurnRow, 'id' | 'status'>[] {
+    return this.#sql.all(
+      'SELECT id, status FROM turns WHERE conversation = ? AND ended_at IS NULL ORDER BY number',
+      conversation,
+    )
   }
 
   /** Those of a conversation that have not ended, oldest first. */
