@@ -66,7 +66,7 @@ export const reasonToSkip = <S extends Subject>(each: Case<S>, subject: S): stri
   subject.skips?.[each.title] ?? each.skip?.(subject)
 
 const limit = new AsyncLocalStorage<number>()
-const defaultLimitMs = 8000
+const defaultLimitMs = 20_000
 
 /** Runs work in which nothing is waited for longer than `ms`: planted faults make it hang on purpose. */
 export const limited = <T>(ms: number, work: () => Promise<T>): Promise<T> => limit.run(ms, work)
