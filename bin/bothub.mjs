@@ -1,5 +1,7 @@
 #!/usr/bin/env node
 // Plain JavaScript for any Node: an old one is told what to do before anything of the hub is loaded.
+import { fileURLToPath } from 'node:url'
+
 const [major] = process.versions.node.split('.').map(Number)
 if (major < 24) {
   process.stderr.write(
@@ -9,6 +11,10 @@ if (major < 24) {
   )
   process.exit(78)
 }
+
+// Compiled modules are kept from start to start; where nothing can be written the hub starts as before, only later.
+const { enableCompileCache } = await import('node:module')
+enableCompileCache(fileURLToPath(new URL('../node_modules/.cache/bothub', import.meta.url)))
 
 const { simulators } = await import('../index.ts')
 const { run } = await import('../core/cli.ts')
