@@ -3,6 +3,7 @@ import { asHubError } from './errors.ts'
 import type { HubEvent, ToolCall, ToolOutput } from './events.ts'
 import type { Json } from './message.ts'
 import type { Turn } from './turn.ts'
+import { untilAborted } from './until-aborted.ts'
 
 /** A function of the hub's config that a bot's model may call. */
 export interface LocalTool<Input = unknown> {
@@ -69,14 +70,9 @@ async function runTool(turn: Turn, definition: LocalTool, call: ToolCall): Promi
   if (parsed && !parsed.success) return { output: `The input is not valid: ${parsed.error.message}`, isError: true }
   const timeout = AbortSignal.timeout(definition.timeoutMs ?? 30_000)
   const signal = AbortSignal.any([turn.signal, timeout])
-  let stop: (() => void) | undefined
   try {
-    const aborted = new Promise<never>((_, reject) => {
-      stop = () => reject(signal.reason as Error)
-      signal.addEventListener('abort', stop, { once: true })
-    })
     const running = Promise.try(() => definition.run(parsed ? parsed.data : call.input, { turn, signal }))
-    return { output: toJson(await Promise.race([running, aborted])), isError: false }
+    return { output: toJson(await untilAborted(running, signal)), isError: false }
   } catch (error) {
     if (turn.signal.aborted) throw turn.signal.reason
     if (timeout.aborted) return { output: 'The tool took too long.', isError: true }
@@ -84,8 +80,6 @@ async function runTool(turn: Turn, definition: LocalTool, call: ToolCall): Promi
       output: `The tool failed: ${asHubError(error).cause instanceof Error ? (error as Error).message : 'no reason given'}`,
       isError: true,
     }
-  } finally {
-    if (stop) signal.removeEventListener('abort', stop)
   }
 }
 
