@@ -24,6 +24,11 @@ export class Secret {
     return this.#value
   }
 
+  /** The value is worth nothing any more, as that of a token that has run out; texts need not be searched for it. */
+  expire(): void {
+    secrets.delete(this.#value)
+  }
+
   toString(): string {
     return '[secret]'
   }

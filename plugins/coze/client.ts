@@ -4,14 +4,17 @@ import type { Json, JsonObject } from '../../core/message.ts'
 import type { Upload } from '../../core/plugin.ts'
 import type { Secret } from '../../core/settings.ts'
 import { connectionError, requestEvents, retryAfterMs } from '../../core/sse.ts'
+import { isHubError, repeatable } from './failures.ts'
+import type { ChatPost } from './request.ts'
+import type { TokenSource } from './token.ts'
 import { cozeError, decodeChat, decodeFailure, decodeFrame, decodeMessage, parseJson } from './wire.ts'
 import type { CozeChat, CozeFrame, CozeMessage } from './wire.ts'
 
-/** Which Coze, with whose token, and how long to wait for it. */
+/** Which Coze, with which tokens, and how long to wait for it. */
 export interface CozeClientOptions {
   /** Such as `https://api.coze.cn`; a path in it is kept. */
   readonly baseUrl: string
-  readonly token: Secret
+  readonly tokens: TokenSource
   readonly fetch: typeof fetch
   /** Longest silence inside a stream, in ms. */
   readonly idleTimeoutMs: number
@@ -36,48 +39,62 @@ export type ChatAnswer =
  */
 export function cozeClient(options: CozeClientOptions) {
   const base = options.baseUrl.replace(/\/+$/, '')
-  const headers = () => ({ authorization: `Bearer ${options.token.reveal()}` })
 
-  async function stream(path: string, body: JsonObject, created: boolean, signal: AbortSignal): Promise<ChatAnswer> {
+  /** Sends with a token; once more with another one when Coze took it for none, which means that it did nothing. */
+  async function authorized<T>(signal: AbortSignal, send: (token: Secret) => Promise<T>): Promise<T> {
+    const token = await options.tokens.take(signal)
+    try {
+      return await send(token)
+    } catch (error) {
+      if (!isHubError(error, 'upstream_auth') || !options.tokens.refused(token)) throw error
+    }
+    return send(await options.tokens.take(signal))
+  }
+
+  const stream = (path: string, body: JsonObject, signal: AbortSignal) =>
+    authorized(signal, (token) => openStream(path, body, token, signal))
+
+  async function openStream(path: string, body: JsonObject, token: Secret, signal: AbortSignal): Promise<ChatAnswer> {
     const response = await requestEvents({
       fetch: options.fetch,
       url: base + path,
-      headers: { ...headers(), accept: 'text/event-stream' },
+      headers: { ...bearer(token), accept: 'text/event-stream' },
       body,
       signal,
       idleTimeoutMs: options.idleTimeoutMs,
     })
-    const { status } = response
-    if (status !== 200) throw errorIn(status, response.headers, await textOf(response, signal), created)
+    const { status, headers } = response
+    if (status !== 200) throw errorIn(status, headers, await textOf(response, signal), false)
     if (response.mediaType === 'application/json') {
-      const answer = successIn(status, response.headers, await response.text(), created)
+      const answer = successIn(status, headers, await response.text(), false)
       return { type: 'chat', chat: decodeChat(answer['data']) }
     }
     async function* frames(): AsyncGenerator<CozeFrame> {
       let stray = ''
       for await (const event of response.events((text) => (stray = text.trim()))) yield decodeFrame(event)
       // Anything else without an event is a stream that was cut in its first one.
-      if (stray.startsWith('{') || stray.startsWith('<')) throw errorIn(status, response.headers, stray, created)
+      if (!stray.startsWith('{') && !stray.startsWith('<')) return
+      const error = errorIn(status, headers, stray, false)
+      if (isHubError(error, 'upstream_auth')) options.tokens.refused(token)
+      throw error
     }
     return { type: 'stream', frames: frames(), close: () => response.close() }
   }
 
-  async function call(
-    method: 'GET' | 'POST' | 'DELETE',
-    path: string,
-    signal: AbortSignal,
-    body?: JsonObject | { readonly type: string; readonly stream: ReadableStream },
-  ): Promise<JsonObject> {
-    const timeout = AbortSignal.timeout(options.timeoutMs)
-    const either = AbortSignal.any([signal, timeout])
-    try {
-      const response = await options.fetch(base + path, {
+  const call = (method: Method, path: string, signal: AbortSignal, body?: JsonObject) =>
+    authorized(signal, (token) =>
+      answerTo(path, signal, {
         method,
-        headers: { ...headers(), ...(body ? { 'content-type': isUpload(body) ? body.type : 'application/json' } : {}) },
-        ...(body ? (isUpload(body) ? { body: body.stream, duplex: 'half' } : { body: JSON.stringify(body) }) : {}),
-        redirect: 'manual',
-        signal: either,
-      })
+        headers: { ...bearer(token), ...(body ? { 'content-type': 'application/json' } : {}) },
+        ...(body ? { body: JSON.stringify(body) } : {}),
+      }),
+    )
+
+  async function answerTo(path: string, signal: AbortSignal, request: RequestInit): Promise<JsonObject> {
+    const timeout = AbortSignal.timeout(options.timeoutMs)
+    try {
+      const either = AbortSignal.any([signal, timeout])
+      const response = await options.fetch(base + path, { ...request, redirect: 'manual', signal: either })
       return successIn(response.status, response.headers, await response.text(), true)
     } catch (error) {
       if (!signal.aborted && timeout.aborted) throw new HubError('upstream_silent', { cause: error })
@@ -87,8 +104,7 @@ export function cozeClient(options: CozeClientOptions) {
 
   return {
     /** Posts a message. Nobody but the caller knows whether that may be done a second time. */
-    openChat: (conversationId: string, body: JsonObject, signal: AbortSignal) =>
-      stream(`/v3/chat?${query({ conversation_id: conversationId })}`, { ...body, stream: true }, false, signal),
+    openChat: ({ path, body }: ChatPost, signal: AbortSignal) => stream(path, body, signal),
 
     submitToolOutputs: (chat: ChatRef, outputs: readonly ToolOutput[], signal: AbortSignal) =>
       stream(
@@ -97,12 +113,11 @@ export function cozeClient(options: CozeClientOptions) {
           tool_outputs: outputs.map(({ call: id, output }) => ({ tool_call_id: id, output: asText(output) })),
           stream: true,
         },
-        false,
         signal,
       ),
 
     retrieve: async (chat: ChatRef, signal: AbortSignal): Promise<CozeChat> =>
-      decodeChat((await call('GET', `/v3/chat/retrieve?${chatQuery(chat)}`, signal))['data']),
+      chatIn(await call('GET', `/v3/chat/retrieve?${chatQuery(chat)}`, signal)),
 
     /** Every message of a chat but the user's; their order says nothing. */
     messages: async (chat: ChatRef, signal: AbortSignal): Promise<readonly CozeMessage[]> =>
@@ -138,7 +153,11 @@ export function cozeClient(options: CozeClientOptions) {
 
     /** Streams a file to Coze and returns its id. */
     async upload(file: Upload, signal: AbortSignal): Promise<string> {
-      const answer = await call('POST', '/v1/files/upload', signal, multipart(file))
+      const { type, stream: body } = multipart(file)
+      const token = await options.tokens.take(signal)
+      const headers = { ...bearer(token), 'content-type': type }
+      // Its stream can be read once, so this is the one call that cannot be made again with another token.
+      const answer = await answerTo('/v1/files/upload', signal, { method: 'POST', headers, body, duplex: 'half' })
       const { id } = decodeChat(answer['data'])
       if (!id) throw new HubError('upstream_failed', { cause: new Error('the uploaded file has no id') })
       return id
@@ -176,39 +195,22 @@ async function textOf(response: { text(): Promise<string> }, signal: AbortSignal
   }
 }
 
-const passing = new Set([
-  'upstream_cut',
-  'upstream_silent',
-  'upstream_unreachable',
-  'upstream_rate_limited',
-  'upstream_failed',
-])
-
-function repeatable(error: unknown): unknown {
-  if (!(error instanceof HubError) || !passing.has(error.code)) return error
-  // A cut here leaves nothing unknown that matters, so it must not end the turn as interrupted.
-  const code = error.code === 'upstream_cut' || error.code === 'upstream_silent' ? 'upstream_unreachable' : error.code
-  return new HubError(code, {
-    cause: error,
-    notStarted: true,
-    ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs }),
-    ...(error.upstream ? { upstream: error.upstream } : {}),
-  })
-}
+// The open-source server answers under the names of its own models, the cloud under `data`.
+const chatIn = (answer: JsonObject): CozeChat =>
+  decodeChat(answer['data'] ?? answer['ChatDetail'] ?? answer['ChatV3ChatDetail'])
 
 const messagesIn = (answer: JsonObject): readonly CozeMessage[] => {
-  const list = answer['data']
+  const list = answer['data'] ?? answer['Messages'] ?? answer['messages']
   return Array.isArray(list) ? list.map(decodeMessage).filter((message) => message !== undefined) : []
 }
 
+type Method = 'GET' | 'POST' | 'DELETE'
+const bearer = (token: Secret) => ({ authorization: `Bearer ${token.reveal()}` })
 const query = (values: Readonly<Record<string, string>>): string => new URLSearchParams(values).toString()
 const chatQuery = (chat: ChatRef): string => query({ conversation_id: chat.conversationId, chat_id: chat.chatId })
 const asText = (output: Json): string => (typeof output === 'string' ? output : JSON.stringify(output))
 
-type UploadBody = { readonly type: string; readonly stream: ReadableStream }
-const isUpload = (body: JsonObject | UploadBody): body is UploadBody => body['stream'] instanceof ReadableStream
-
-function multipart(file: Upload): UploadBody {
+function multipart(file: Upload): { readonly type: string; readonly stream: ReadableStream } {
   const boundary = `bothub-${crypto.randomUUID()}`
   // As browsers escape them: https://html.spec.whatwg.org/#multipart-form-data
   const name = file.name.replaceAll('\n', '%0A').replaceAll('\r', '%0D').replaceAll('"', '%22')

@@ -1,9 +1,7 @@
-import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import type { Principal } from '../../core/auth.ts'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent, ToolCall, ToolOutput } from '../../core/events.ts'
-import type { FileRef, Json, JsonObject } from '../../core/message.ts'
+import type { Json } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
 import type { PluginContext } from '../../core/plugin.ts'
 import { Secret, env, secret, setting } from '../../core/settings.ts'
@@ -12,7 +10,12 @@ import type { LocalTools } from '../../core/tools.ts'
 import type { Turn } from '../../core/turn.ts'
 import { cozeClient } from './client.ts'
 import type { ChatAnswer, ChatRef, CozeClient } from './client.ts'
+import { isHubError, mayPass } from './failures.ts'
+import { chatPost, conversationPost, isOwn } from './request.ts'
 import { startCozeSimulator } from './simulator.ts'
+import type { CozeSimulator } from './simulator.ts'
+import { appTokens, fixedToken, oauthOptions } from './token.ts'
+import type { TokenSource } from './token.ts'
 import { cozeError, nothingRead, readFrame, readMessages, readStatus } from './wire.ts'
 import type { ChatEnd, Reading } from './wire.ts'
 
@@ -20,19 +23,27 @@ const strings = z.record(z.string(), z.string())
 
 const options = z
   .strictObject({
-    /** The published bot. Default: the environment variable COZE_BOT_ID. */
+    /** The published bot. Default: the environment variable COZE_BOT_ID, unless there is a `workflowId`. */
     botId: setting().optional(),
-    /** A personal, service or OAuth access token. Default: COZE_API_TOKEN. */
+    /** A chatflow that answers in the bot's place: it takes words and inputs, no files and no local tools. */
+    workflowId: setting().optional(),
+    /** The app that the chatflow belongs to, where that is not a bot. */
+    appId: setting().optional(),
+    /** A personal or service token. Default: COZE_API_TOKEN. */
     token: secret().optional(),
+    /** In the place of `token`: an OAuth app, whose short-lived tokens the hub gets and renews. */
+    oauth: oauthOptions.optional(),
     /** Default: COZE_BASE_URL, else `https://api.coze.cn`. Tokens and bots of coze.com need `https://api.coze.com`. */
     baseUrl: setting().optional(),
+    /** `studio` is coze-studio, the open-source server: it has no local tools and no OAuth. */
+    server: z.enum(['cloud', 'studio']).default('cloud'),
     /** Functions that answer the bot's local plugins, by the plugin's tool name. */
     tools: z.custom<LocalTools>(isTools, 'must be an object of tools, each with a `run` function').default({}),
     /** Coze keeps the conversation. Off, it can neither run local tools nor tell what became of a chat after a cut. */
     autoSaveHistory: z.boolean().default(true),
-    /** Fills the variables of the bot's prompt. */
+    /** Fills the variables of the bot's prompt. Wins over `custom_variables` in a message's `payload`. */
     customVariables: strings.optional(),
-    /** Inputs of a bot in chatflow mode. A message's `payload` is added, and what stands here wins. */
+    /** Inputs of a chatflow, or of a bot in chatflow mode. A message's `payload` is added, and what stands here wins. */
     parameters: z.record(z.string(), z.json()).optional(),
     /** Kept by Coze with each chat: at most 16 pairs, keys up to 64 and values up to 512 characters. */
     metaData: z
@@ -47,26 +58,33 @@ const options = z
     simulated: z.boolean().default(false),
   })
   .superRefine((given, context) => {
-    if (given.simulated) return
-    for (const [key, name] of [
-      ['botId', 'COZE_BOT_ID'],
-      ['token', 'COZE_API_TOKEN'],
-    ] as const) {
-      if (given[key] !== undefined) continue
-      const found = setting().safeParse(env(name))
-      for (const issue of found.error?.issues ?? []) {
-        context.addIssue({ code: 'custom', path: [key], message: issue.message })
-      }
+    const problem = (key: keyof typeof given, message: string) =>
+      context.addIssue({ code: 'custom', path: [key], message })
+    const fromEnv = (key: 'botId' | 'token', name: string) => {
+      if (given[key] !== undefined) return
+      for (const { message } of setting().safeParse(env(name)).error?.issues ?? []) problem(key, message)
     }
+    if (given.appId !== undefined && given.workflowId === undefined)
+      problem('appId', 'needs `workflowId`: an app chats by its chatflow')
+    if (given.oauth && given.token) problem('oauth', 'stands in the place of `token`; leave out one of them')
+    if (given.oauth && given.server === 'studio') problem('oauth', 'is not known to coze-studio; give a `token`')
+    if (!takesOutputs(given) && Object.keys(given.tools).length > 0) {
+      problem('tools', `are not taken by ${given.server === 'studio' ? 'coze-studio' : 'a chatflow'}; leave them out`)
+    }
+    if (given.simulated) return
+    if (given.workflowId === undefined) fromEnv('botId', 'COZE_BOT_ID')
+    if (!given.oauth) fromEnv('token', 'COZE_API_TOKEN')
   })
 
 type CozeOptions = z.output<typeof options>
 
 /**
- * A bot on Coze (coze.cn, coze.com): its v3 chat stream, with the conversation kept at Coze, local tools, files, and
- * every chat posted once: after a cut the hub asks Coze what became of it instead of asking again.
+ * A bot or a chatflow on Coze (coze.cn, coze.com, or a coze-studio of your own): its v3 chat stream, with the
+ * conversation kept at Coze, local tools, files, and every chat posted once: after a cut the hub asks Coze what became
+ * of it instead of asking again.
  * @example coze() // COZE_API_TOKEN, COZE_BOT_ID and perhaps COZE_BASE_URL
  * @example coze({ botId: '75…', token: env('SALES_TOKEN'), tools: { get_weather: tool({ run: () => 'Sunny.' }) } })
+ * @example coze({ botId: '75…', oauth: { appId: '11…', publicKeyId: 'gdeh…', privateKey: secretFile('coze.pem') } })
  */
 export const coze = defineProvider({
   manifest: {
@@ -80,11 +98,13 @@ export const coze = defineProvider({
   },
   options,
   async create(given, context) {
-    const simulator = given.simulated ? await startCozeSimulator() : undefined
-    const botId = simulator?.botId ?? given.botId ?? setting().parse(env('COZE_BOT_ID'))
+    const simulator = given.simulated ? await startCozeSimulator({ studio: given.server === 'studio' }) : undefined
+    const baseUrl = simulator?.url ?? given.baseUrl ?? setting().parse(env('COZE_BASE_URL', 'https://api.coze.cn'))
+    const botId =
+      simulator?.botId ?? given.botId ?? (given.workflowId ? undefined : setting().parse(env('COZE_BOT_ID')))
     const client = cozeClient({
-      baseUrl: simulator?.url ?? given.baseUrl ?? setting().parse(env('COZE_BASE_URL', 'https://api.coze.cn')),
-      token: simulator ? new Secret(simulator.token) : (given.token ?? secret().parse(env('COZE_API_TOKEN'))),
+      baseUrl,
+      tokens: tokensOf(given, simulator, baseUrl, context),
       fetch: context.fetch,
       idleTimeoutMs: given.idleTimeoutMs,
       timeoutMs: given.timeoutMs,
@@ -103,11 +123,30 @@ export const coze = defineProvider({
           if (!isCode(error, conversationGone)) throw error
         }
       },
-      upload: async (file, _thread, signal) => ({ fileId: await client.upload(file, signal) }),
+      async upload(file, _thread, signal) {
+        if (given.workflowId !== undefined) throw new HubError('files_unsupported')
+        return { fileId: await client.upload(file, signal) }
+      },
       close: () => simulator?.close(),
     }
   },
 })
+
+/** Whether there is somebody to hand tool outputs in to. */
+const takesOutputs = ({ server, workflowId }: Pick<CozeOptions, 'server' | 'workflowId'>): boolean =>
+  server === 'cloud' && workflowId === undefined
+
+function tokensOf(
+  given: CozeOptions,
+  simulator: CozeSimulator | undefined,
+  baseUrl: string,
+  { fetch, clock }: PluginContext,
+): TokenSource {
+  if (simulator) return fixedToken(new Secret(simulator.token))
+  if (!given.oauth) return fixedToken(given.token ?? secret().parse(env('COZE_API_TOKEN')))
+  const { timeoutMs } = given
+  return appTokens({ app: given.oauth, baseUrl: baseUrl.replace(/\/+$/, ''), fetch, clock, timeoutMs })
+}
 
 /** One turn on its way through Coze. What of it must survive a crash is in its cursor. */
 interface Run {
@@ -138,8 +177,9 @@ const looksForChat = 3
 const maxSubmits = 5
 const conversationGone = '4002'
 
-function chatRunner(client: CozeClient, botId: string, given: CozeOptions, context: PluginContext) {
+function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOptions, context: PluginContext) {
   const { clock, logger } = context
+  const settings = { ...given, botId }
   // A first attempt that was refused is made again with the same turn, which does not know of the conversation yet.
   const created = new Map<string, string>()
 
@@ -149,6 +189,7 @@ function chatRunner(client: CozeClient, botId: string, given: CozeOptions, conte
     try {
       let outcome = yield* turn.resume === undefined ? begin(run) : reconcile(run)
       while (outcome.type === 'requires_action' && outcome.calls.length > 0) {
+        if (!takesOutputs(given)) throw new HubError('upstream_failed', { cause: new Error('asks for tool outputs') })
         if (!(yield* settle(run, outcome.calls))) break
         outcome = yield* submit(run)
       }
@@ -179,19 +220,16 @@ function chatRunner(client: CozeClient, botId: string, given: CozeOptions, conte
   }
 
   async function createConversation(turn: Turn): Promise<string> {
-    const id = await client.createConversation(
-      { bot_id: botId, meta_data: { hub_conversation_id: short(turn.conversation.id) } },
-      turn.signal,
-    )
+    const id = await client.createConversation(conversationPost(turn, settings), turn.signal)
     if (created.size >= 1000) created.clear()
     created.set(turn.id, id)
     return id
   }
 
   const post = (run: Run) => {
-    const request = chatRequest(run.turn, botId, given)
+    const request = chatPost(run.turn, run.conversationId!, settings)
     run.posted = true
-    return follow(run, () => client.openChat(run.conversationId!, request, run.turn.signal))
+    return follow(run, () => client.openChat(request, run.turn.signal))
   }
 
   const submit = (run: Run) => {
@@ -317,9 +355,8 @@ function chatRunner(client: CozeClient, botId: string, given: CozeOptions, conte
   }
 
   async function chatOf(run: Run, signal: AbortSignal): Promise<string | undefined> {
-    const ours = short(run.turn.message.id)
     const messages = await client.conversationMessages(run.conversationId!, signal)
-    return messages.find((message) => message.metaData['hub_message_id'] === ours && message.chatId)?.chatId
+    return messages.find(({ metaData, chatId }) => chatId && isOwn(run.turn, metaData))?.chatId
   }
 
   /** Gathers the outputs of the calls. False when somebody else has to answer first. */
@@ -397,57 +434,6 @@ async function* noted<Result>(run: Run, events: Events<Result>): Events<Result> 
   }
 }
 
-function chatRequest(turn: Turn, botId: string, given: CozeOptions): JsonObject {
-  const parameters = { ...turn.message.payload, ...given.parameters }
-  return {
-    bot_id: botId,
-    user_id: userId(turn.principal),
-    auto_save_history: given.autoSaveHistory,
-    additional_messages: [
-      // At most 100 are taken, the last of which is the question.
-      ...turn.history
-        .slice(-99)
-        .map(({ role, text }) =>
-          role === 'user'
-            ? { role: 'user', type: 'question', content: text, content_type: 'text' }
-            : { role: 'assistant', type: 'answer', content: text, content_type: 'text' },
-        ),
-      {
-        role: 'user',
-        type: 'question',
-        ...contentOf(turn.message.text, turn.message.files),
-        meta_data: { hub_message_id: short(turn.message.id) },
-      },
-    ],
-    ...(given.customVariables ? { custom_variables: given.customVariables } : {}),
-    ...(given.metaData ? { meta_data: given.metaData } : {}),
-    ...(Object.keys(parameters).length > 0 ? { parameters } : {}),
-  }
-}
-
-function contentOf(text: string, files: readonly FileRef[]): JsonObject {
-  if (files.length === 0) return { content: text, content_type: 'text' }
-  // A message of media alone is refused (4000), so the files' names stand in for the words.
-  const words = text.trim() === '' ? files.map((file) => file.name).join(', ') : text
-  const items = files.map((file) => ({ type: mediaType(file.mime), file_id: fileIdOf(file) }))
-  return { content: JSON.stringify([{ type: 'text', text: words }, ...items]), content_type: 'object_string' }
-}
-
-const mediaType = (mime: string) => /^(image|audio)\//.exec(mime)?.[1] ?? 'file'
-
-function fileIdOf(file: FileRef): string {
-  const found = z.object({ fileId: z.string() }).safeParse(file.upstream)
-  if (!found.success) throw new HubError('unknown_file')
-  return found.data.fileId
-}
-
-/** Two principals never share the memory Coze keeps of a user, and none can choose another's name. */
-const userId = ({ key, user }: Principal) => `u_${sha256(`${key}\0${user ?? ''}`).slice(0, 24)}`
-
-/** As a value of `meta_data`, whose limit is 512 characters. */
-const short = (id: string) => (id.length > 0 && id.length <= 512 ? id : sha256(id))
-const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
-
 const cursorShape = z.object({
   conversationId: z.string(),
   chatId: z.string().optional(),
@@ -524,24 +510,12 @@ function reached(end: ChatEnd, run: Run): Outcome | undefined {
   }
 }
 
-const isHubError = (error: unknown, ...codes: HubError['code'][]): error is HubError =>
-  error instanceof HubError && codes.includes(error.code)
 const isCode = (error: unknown, code: string) => error instanceof HubError && error.upstream?.code === code
 
 /** Whether the chat may live on without us: a broken stream, or outputs that did not arrive. */
 const wasLost = (error: unknown, run: Run): error is HubError =>
   isHubError(error, 'upstream_cut', 'upstream_silent') ||
   (error instanceof HubError && error.notStarted && run.chatId !== undefined)
-
-const mayPass = (error: unknown) =>
-  isHubError(
-    error,
-    'upstream_cut',
-    'upstream_silent',
-    'upstream_unreachable',
-    'upstream_rate_limited',
-    'upstream_failed',
-  )
 
 function isTools(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false

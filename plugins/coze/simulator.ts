@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { importSPKI, jwtVerify } from 'jose'
 import { demoPauseMs, demoPieces, smallTalk } from '../../core/demo.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import { chatObject, doneFrame, encodeFrame, messageObject, parseJson } from './wire.ts'
@@ -20,6 +21,17 @@ export interface CozeSimulatorOptions {
   readonly token?: string
   /** The only bot it knows; without it any bot id will do. */
   readonly botId?: string
+  /** Behave as coze-studio does, the open-source server. */
+  readonly studio?: boolean
+  /** Write every id as a JSON number, which is larger than a JavaScript number holds. */
+  readonly numericIds?: boolean
+  /** The OAuth app whose assertions are exchanged for tokens; `publicKey` is PEM. Tokens live for 900 s by default. */
+  readonly oauth?: {
+    readonly appId: string
+    readonly publicKeyId: string
+    readonly publicKey: string
+    readonly lifeSeconds?: number
+  }
   /** Folder of literal streams: the message `!sample-S1` is answered with the bytes of its `S1.sse` or `S1.json`. */
   readonly samples?: string
 }
@@ -40,12 +52,16 @@ export interface CozeSimulator {
   readonly botId: string
   /** The newest 1,000 requests, oldest first. */
   readonly requests: readonly SeenRequest[]
+  /** The tokens that OAuth has given out, the newest last. */
+  tokens(): readonly string[]
+  /** Takes back all of them. */
+  revokeTokens(): void
   close(): Promise<void>
 }
 
 /**
- * Starts a server that speaks Coze's open API: chats (streamed and polled), tool outputs, conversations, messages and
- * files. It answers ordinary words and the demo words; a message that begins with `!` plays one of the scenes below.
+ * Starts a server that speaks Coze's open API: chats (streamed and polled), tool outputs, chatflows, conversations,
+ * messages, files and the tokens of an OAuth app. It answers ordinary words and the demo words; a message that begins with `!` plays one of the scenes below.
  */
 export async function startCozeSimulator(options: CozeSimulatorOptions = {}): Promise<CozeSimulator> {
   const world = new World(options)
@@ -58,6 +74,8 @@ export async function startCozeSimulator(options: CozeSimulatorOptions = {}): Pr
     token: world.token,
     botId: options.botId ?? '7300000000000000001',
     requests: world.requests,
+    tokens: () => [...world.issued.keys()],
+    revokeTokens: () => world.issued.clear(),
     async close() {
       world.stopped.abort()
       server.closeAllConnections()
@@ -98,7 +116,8 @@ interface StreamStyle extends FrameStyle {
   /** Every byte travels alone. */
   readonly split?: boolean
   /** How the stream says that it is over; default `cloud`. */
-  readonly done?: 'cloud' | 'studio' | 'none'
+  readonly done?: 'cloud' | 'studio' | 'chatflow' | 'none'
+  readonly numericIds?: boolean
 }
 
 const talk: Scene = {
@@ -249,6 +268,12 @@ const scenes: Readonly<Record<string, Scene>> = {
     async play(stage) {
       const { get_weather: output } = await stage.callTools({ get_weather: { city: 7 } })
       await stage.answer(`${output}`)
+    },
+  },
+  '!question': {
+    async play(stage) {
+      await stage.answer('Which ', 'city?')
+      await stage.ask()
     },
   },
   '!cut-after-tools': {
@@ -534,7 +559,8 @@ interface Conversation {
 interface Chat {
   readonly id: string
   readonly conversation: Conversation
-  readonly botId: string
+  /** A chatflow has none. */
+  readonly botId: string | undefined
   readonly createdAt: number
   readonly metaData: Readonly<Record<string, string>> | undefined
   /** Not saved, it can be neither looked at nor given tool outputs. */
@@ -563,9 +589,10 @@ class Output {
   }
 
   async bytes(text: string): Promise<void> {
-    if (!this.style.split) return void this.#response.write(text)
+    const spelled = this.style.numericIds ? withNumericIds(text) : text
+    if (!this.style.split) return void this.#response.write(spelled)
     this.#response.socket?.setNoDelay(true)
-    for (const byte of Buffer.from(text)) {
+    for (const byte of Buffer.from(spelled)) {
       this.#response.write(Buffer.of(byte))
       // Lets each byte leave before the next is written.
       await new Promise(setImmediate)
@@ -575,6 +602,7 @@ class Output {
   async finish(): Promise<void> {
     const { done } = this.style
     if (done === 'studio') await this.bytes('event:conversation.stream.done\ndata:\n\n')
+    else if (done === 'chatflow') await this.bytes(encodeFrame('done', { debug_url: debugUrl }, this.style))
     else if (done !== 'none') await this.bytes(doneFrame(this.style))
     this.#response.end()
   }
@@ -587,6 +615,11 @@ class Output {
     this.#response.destroy()
   }
 }
+
+const debugUrl = 'https://www.coze.cn/work_flow?execute_id=1&space_id=2&workflow_id=3'
+
+const withNumericIds = (json: string): string =>
+  json.replaceAll(/"((?:\w+_)?id)":"(\d{16,19})"/g, (_, name: string, id: string) => `"${name}":${id}`)
 
 /** What a scene may do to its chat. The chat goes on whether or not anybody still listens. */
 class Stage {
@@ -708,6 +741,15 @@ class Stage {
     return Object.fromEntries(calls.map((call) => [call.name, outputs.get(call.id) ?? '']))
   }
 
+  /** The question of a workflow: its answer is the next message, and nothing waits for it. */
+  async ask(): Promise<void> {
+    await this.tell('verbose', verbose('interrupt', ''))
+    this.#settle('requires_action')
+    const call = { id: '', type: 'reply_message', function: null, require_info: null }
+    const action = { type: 'submit_tool_outputs', submit_tool_outputs: { tool_calls: [call] } }
+    await this.frame('conversation.chat.requires_action', { ...this.chatObject(), required_action: action })
+  }
+
   /** Goes on after `callTools`, on another response. */
   resume(outputs: ReadonlyMap<string, string>, output: Output | undefined): void {
     this.#output = output
@@ -729,7 +771,7 @@ class Stage {
   /** Completes the chat, if it has not ended yet. */
   async complete(): Promise<void> {
     await this.finish()
-    if (ended(this.#chat)) return
+    if (ended(this.#chat) || this.#chat.status === 'requires_action') return
     await this.#finishAnswers(0)
     this.#chat.completedAt = now()
     this.#settle('completed')
@@ -774,10 +816,7 @@ class Stage {
   }
 
   chatObject(): JsonObject {
-    const object = this.#world.chatObject(this.#chat)
-    if (this.#output?.style.done !== 'studio') return object
-    const { last_error: _error, usage: _usage, ...rest } = object
-    return { ...rest, completed_at: this.#chat.completedAt ?? 0, failed_at: 0 }
+    return this.#world.chatObject(this.#chat, this.#output?.style.done === 'studio')
   }
 
   #delta(id: string, content: string): JsonObject {
@@ -837,6 +876,7 @@ class Stage {
   }
 }
 
+const studioStatus: Partial<Record<CozeStatus, string>> = { canceled: 'cancelled', requires_action: 'required_action' }
 const ended = (chat: Chat) => chat.status === 'completed' || chat.status === 'failed' || chat.status === 'canceled'
 const verbose = (type: string, content: string) =>
   JSON.stringify({ msg_type: type, data: content, from_module: null, from_unit: null })
@@ -860,16 +900,30 @@ interface Call {
   readonly body: JsonObject
   /** The first group of the route's pattern. */
   readonly name: string
+  readonly authorization: string
   readonly response: ServerResponse
 }
 
 /** Gives the JSON to answer with, or nothing when it has answered itself. */
-type Handler = (world: World, call: Call) => JsonObject | undefined
+type Handler = (world: World, call: Call) => JsonObject | undefined | Promise<JsonObject | undefined>
+
+/** A chat that is asked for, of a bot or of a chatflow. */
+interface Asked {
+  readonly botId: string | undefined
+  readonly conversationId: string
+  readonly stream: boolean
+  readonly saved: boolean
+  readonly metaData: Readonly<Record<string, string>> | undefined
+  readonly messages: readonly JsonObject[]
+  readonly style: StreamStyle
+}
 
 const routes: readonly (readonly [methods: string, path: RegExp, handler: Handler])[] = [
   ['POST', /^\/v3\/chat$/, (world, call) => world.chat(call)],
+  ['POST', /^\/v1\/workflows\/chat$/, (world, call) => world.chatflow(call)],
   ['GET POST', /^\/v3\/chat\/retrieve$/, (world, { query }) => success(world.chatObject(world.savedChat(query)))],
   ['GET', /^\/v3\/chat\/message\/list$/, (world, { query }) => success(listed(world.savedChat(query).messages))],
+  ['POST', /^\/api\/permission\/oauth2(?:\/account\/\w+)?\/token$/, (world, call) => world.giveToken(call)],
   ['POST', /^\/v3\/chat\/cancel$/, (world, { body }) => world.cancel(body)],
   ['POST', /^\/v3\/chat\/submit_tool_outputs$/, (world, call) => world.submit(call)],
   ['POST', /^\/v1\/conversation\/create$/, (world, { body }) => success(conversationObject(world.converse(body)))],
@@ -902,6 +956,27 @@ const routes: readonly (readonly [methods: string, path: RegExp, handler: Handle
   ['GET', /^\/v1\/bots\/(\d+)$/, (world) => success(world.botObject())],
 ]
 
+/** What coze-studio does otherwise: no tool outputs, no OAuth, and answers under the names of its own models. */
+const studioRoutes: typeof routes = [
+  ['POST', /^\/v3\/chat\/submit_tool_outputs$/, notThere],
+  ['POST', /^\/api\/permission\/.*$/, notThere],
+  ['POST', /^\/v3\/chat\/retrieve$/, notThere],
+  [
+    'GET',
+    /^\/v3\/chat\/message\/list$/,
+    (world, { query }) => ({ code: 0, msg: '', Messages: listed(world.savedChat(query).messages) }),
+  ],
+  [
+    'POST',
+    /^\/v3\/chat\/cancel$/,
+    (world, { body }) => ({ code: 0, msg: '', ChatV3ChatDetail: world.cancel(body)['data'] ?? null, BaseResp: {} }),
+  ],
+]
+
+function notThere(_: World, { method, path }: Call): never {
+  throw new Refusal(4000, `The requested API endpoint ${method} ${path} does not exist.`, 404)
+}
+
 const success = (content: Json, rest: JsonObject = {}): JsonObject => ({
   code: 0,
   msg: '',
@@ -920,6 +995,8 @@ class World {
   readonly requests: SeenRequest[] = []
   readonly refusals = new Map<string, number>()
   readonly stopped = new AbortController()
+  /** The tokens that OAuth has given out, with the ends of their lives in seconds since the epoch. */
+  readonly issued = new Map<string, number>()
   readonly #options: CozeSimulatorOptions
   readonly #conversations = new Map<string, Conversation>()
   readonly #chats = new Map<string, Chat>()
@@ -946,43 +1023,86 @@ class World {
       const body = await bodyOf(request)
       this.requests.push({ method, path: url.pathname, query: Object.fromEntries(url.searchParams), body })
       if (this.requests.length > maxRequests) this.requests.shift()
-      const route = routes.find(([methods, path]) => methods.split(' ').includes(method) && path.test(url.pathname))
+      const known = this.#options.studio ? [...studioRoutes, ...routes] : routes
+      const route = known.find(([methods, path]) => methods.split(' ').includes(method) && path.test(url.pathname))
       if (!route) {
         throw new Refusal(4000, `The requested API endpoint ${method} ${url.pathname} does not exist.`, 404)
       }
       this.#authorize(request, url.pathname)
       const name = route[1].exec(url.pathname)?.[1] ?? ''
-      const answer = route[2](this, { method, path: url.pathname, query: url.searchParams, body, name, response })
-      if (answer) send(response, { body: JSON.stringify(answer) })
+      const { authorization = '' } = request.headers
+      const call = { method, path: url.pathname, query: url.searchParams, body, name, response, authorization }
+      const answer = await route[2](this, call)
+      if (answer) this.#send(response, answer)
     } catch (error) {
       const { code, status, message } = error instanceof Refusal ? error : new Refusal(5000, String(error))
       send(response, { status, body: JSON.stringify({ code, msg: message, detail: { logid: logId() } }) })
     }
   }
 
+  #send(response: ServerResponse, answer: JsonObject): void {
+    const json = JSON.stringify(answer)
+    send(response, { body: this.#options.numericIds ? withNumericIds(json) : json })
+  }
+
   /** As the cloud does it: a chat is refused under 200, everything else under 401. */
   #authorize(request: IncomingMessage, path: string): void {
-    if (request.headers.authorization === `Bearer ${this.token}`) return
+    // Whoever asks for a token has none yet.
+    if (path.startsWith('/api/permission/')) return
+    const token = request.headers.authorization?.replace(/^Bearer /, '') ?? ''
+    if (token === this.token || (this.issued.get(token) ?? 0) > now()) return
+    if (this.#options.studio) throw new Refusal(4100, 'authentication is invalid')
     if (path === '/v3/chat') throw new Refusal(4101, 'The token you entered is incorrect. Please check it.')
     throw new Refusal(700012006, 'access token invalid', 401)
   }
 
+  /** Exchanges an app's assertion for a token. Errors are in the form of OAuth and not in the envelope. */
+  async giveToken({ authorization, body, response }: Call): Promise<JsonObject | undefined> {
+    const app = this.#options.oauth
+    const refuse = (code: string, message: string) =>
+      send(response, { status: 400, body: JSON.stringify({ error_code: code, error: code, error_message: message }) })
+    if (!app) throw new Refusal(4000, 'There is no OAuth app.', 404)
+    const { host } = new URL(`http://${response.req.headers.host}`)
+    try {
+      const key = await importSPKI(app.publicKey, 'RS256')
+      const checks = { issuer: app.appId, audience: host, requiredClaims: ['iat', 'exp', 'jti'] }
+      const { protectedHeader } = await jwtVerify(authorization.replace(/^Bearer /, ''), key, checks)
+      if (protectedHeader.kid !== app.publicKeyId) throw new Error('the key is not known')
+    } catch (error) {
+      return refuse('invalid_client', String(error))
+    }
+    const { grant_type: grant, duration_seconds: duration = 900 } = body
+    if (grant !== 'urn:ietf:params:oauth:grant-type:jwt-bearer') return refuse('unsupported_grant_type', '')
+    const token = `czs_${randomBytes(24).toString('base64url')}`
+    const expiresAt = now() + (app.lifeSeconds ?? Number(duration))
+    this.issued.set(token, expiresAt)
+    return { access_token: token, expires_in: expiresAt, token_type: 'Bearer' }
+  }
+
   chat({ query, body, response }: Call): JsonObject | undefined {
-    const asked = this.#chatRequest(body)
-    const given = query.get('conversation_id')
-    const conversation = given ? this.#conversations.get(given) : undefined
-    if (given && !conversation) throw new Refusal(4002, 'The conversation does not exist.')
+    return this.#begin(this.#chatRequest(body, query.get('conversation_id') ?? ''), response)
+  }
+
+  chatflow({ body, response }: Call): JsonObject | undefined {
+    return this.#begin(this.#chatflowRequest(body), response)
+  }
+
+  #begin(asked: Asked, response: ServerResponse): JsonObject | undefined {
+    const given = asked.conversationId
+    const conversation = this.#conversations.get(given)
+    // The open-source server makes a conversation of its own where it does not know one.
+    if (given && !conversation && !this.#options.studio) throw new Refusal(4002, 'The conversation does not exist.')
 
     const texts = asked.messages.map(textOf)
     const text = texts.at(-1) ?? conversation?.messages.findLast((each) => each.role === 'user')?.content ?? ''
     const question = asked.messages.at(-1)
     const scene = sceneOf(text, this.#options.samples)
-    const key = `${given ?? ''} ${asText(asObject(question?.['meta_data'])['hub_message_id'] ?? text)}`
+    const key = `${given} ${asText(asObject(question?.['meta_data'])['hub_message_id'] ?? text)}`
     const refusal = scene.refuse?.({ text, key, world: this })
     if (refusal) return send(response, refusal)
     if (conversation?.running) throw new Refusal(4016, 'A chat is already running in this conversation.')
 
-    const thread = conversation ?? this.converse({ bot_id: asked.botId })
+    const thread = conversation ?? this.converse(asked.botId === undefined ? {} : { bot_id: asked.botId })
     const earlier = thread.messages.slice(thread.contextFrom).filter((each) => each.role === 'user')
     const stage = new Stage(this, text, [...earlier.map((each) => wordsOf(each)), ...texts.slice(0, -1)])
     const chat: Chat = {
@@ -1001,7 +1121,7 @@ class World {
     thread.running = chat
     if (chat.saved && question) thread.messages.push(this.#userMessage(thread, chat, question))
     if (asked.stream) {
-      void stage.play(scene, chat, new Output(response, scene.style ?? {}))
+      void stage.play(scene, chat, new Output(response, { ...asked.style, ...scene.style }))
       return undefined
     }
     void stage.play(scene, chat, undefined)
@@ -1009,25 +1129,59 @@ class World {
     return { data: { ...this.chatObject(chat), status: 'in_progress' }, code: 0, msg: '' }
   }
 
-  #chatRequest(body: JsonObject) {
+  /** How this server spells its streams. */
+  get #style(): StreamStyle {
+    const { studio, numericIds } = this.#options
+    return { ...(studio ? { done: 'studio' } : {}), ...(numericIds ? { numericIds } : {}) }
+  }
+
+  #chatRequest(body: JsonObject, conversationId: string): Asked {
     const { bot_id: botId, user_id: userId, stream, auto_save_history: saved = true, meta_data: metaData } = body
-    if (typeof botId !== 'string' || !botId) throw new Refusal(4000, 'bot_id is required.')
+    if (typeof botId !== 'string' || !botId) throw this.#badRequest('bot_id is required.')
     if (typeof userId !== 'string' || !userId) {
-      throw new Refusal(4000, 'The field http body provided is not a valid json or chat request: user_id is required.')
+      throw this.#badRequest('The field http body provided is not a valid json or chat request: user_id is required.')
     }
     if (this.#options.botId && botId !== this.#options.botId) throw new Refusal(4006, 'The bot does not exist.')
-    if (stream !== true && saved === false) throw new Refusal(4007, 'stream=false needs auto_save_history=true.')
-    const messages = body['additional_messages'] ?? []
-    if (!Array.isArray(messages)) throw new Refusal(4000, 'additional_messages is not a list.')
-    if (messages.length > 100) throw new Refusal(4004, 'additional_messages has more than 100 items.')
-    for (const each of [body, ...(messages as JsonObject[])]) checkMetaData(asObject(each)['meta_data'])
+    const streams = stream === true || (stream === undefined && this.#options.studio === true)
+    if (!streams && saved === false) throw new Refusal(4007, 'stream=false needs auto_save_history=true.')
     return {
       botId,
-      stream: stream === true,
+      conversationId,
+      stream: streams,
       saved: saved !== false,
       metaData: metaData === undefined ? undefined : (metaData as Readonly<Record<string, string>>),
-      messages: (messages as Json[]).map(asObject),
+      messages: this.#messagesIn(body, 100),
+      style: this.#style,
     }
+  }
+
+  #chatflowRequest(body: JsonObject): Asked {
+    const { workflow_id: workflowId, parameters, conversation_id: conversationId } = body
+    if (typeof workflowId !== 'string' || !workflowId) throw this.#badRequest('workflow_id is required.')
+    if (typeof parameters !== 'object' || parameters === null) throw this.#badRequest('parameters is required.')
+    const messages = this.#messagesIn(body, 50)
+    if (messages.some((message) => message['content_type'] !== 'text')) throw this.#badRequest('Text only.')
+    return {
+      botId: undefined,
+      conversationId: asText(conversationId),
+      stream: true,
+      saved: true,
+      metaData: undefined,
+      messages,
+      style: { ...this.#style, space: true, done: 'chatflow' },
+    }
+  }
+
+  #badRequest(message: string): Refusal {
+    return this.#options.studio ? new Refusal(400, message, 400) : new Refusal(4000, message)
+  }
+
+  #messagesIn(body: JsonObject, atMost: number): readonly JsonObject[] {
+    const messages = body['additional_messages'] ?? []
+    if (!Array.isArray(messages)) throw this.#badRequest('additional_messages is not a list.')
+    if (messages.length > atMost) throw new Refusal(4004, `additional_messages has more than ${atMost} items.`)
+    for (const each of [body, ...(messages as JsonObject[])]) checkMetaData(asObject(each)['meta_data'])
+    return (messages as Json[]).map(asObject)
   }
 
   #userMessage(conversation: Conversation, chat: Chat | undefined, message: JsonObject): MessageParts {
@@ -1042,7 +1196,8 @@ class World {
       content: typeof content === 'string' ? content : '',
       contentType: typeof contentType === 'string' ? contentType : 'text',
       createdAt: now(),
-      metaData: (metaData ?? {}) as Readonly<Record<string, string>>,
+      // The open-source server shows notes of its own run in the place of the caller's.
+      metaData: (this.#options.studio ? { token: '12' } : (metaData ?? {})) as Readonly<Record<string, string>>,
     }
   }
 
@@ -1092,7 +1247,15 @@ class World {
     return { data: { ...this.chatObject(chat), status: 'in_progress' }, code: 0, msg: '' }
   }
 
-  chatObject(chat: Chat): JsonObject {
+  chatObject(chat: Chat, studio = this.#options.studio === true): JsonObject {
+    const object = this.#chatObject(chat)
+    if (!studio) return object
+    const { last_error: _error, usage: _usage, ...rest } = object
+    const status = studioStatus[chat.status] ?? chat.status
+    return { ...rest, status, completed_at: chat.completedAt ?? 0, failed_at: chat.failedAt ?? 0 }
+  }
+
+  #chatObject(chat: Chat): JsonObject {
     const { conversation, outputTokens } = chat
     const inputTokens = conversation.messages.reduce((sum, message) => sum + message.content.length, 0)
     return chatObject({

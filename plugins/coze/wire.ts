@@ -484,7 +484,8 @@ export const doneFrame = (style: FrameStyle = {}): string => encodeFrame('done',
 export interface ChatParts {
   readonly id: string
   readonly conversationId: string
-  readonly botId: string
+  /** The chats of a chatflow have none. */
+  readonly botId?: string | undefined
   readonly status: CozeStatus
   readonly createdAt: number
   readonly completedAt?: number
@@ -500,7 +501,7 @@ export interface ChatParts {
 export const chatObject = (chat: ChatParts): JsonObject => ({
   id: chat.id,
   conversation_id: chat.conversationId,
-  bot_id: chat.botId,
+  ...(chat.botId === undefined ? {} : { bot_id: chat.botId }),
   created_at: chat.createdAt,
   ...(chat.completedAt === undefined ? {} : { completed_at: chat.completedAt }),
   ...(chat.failedAt === undefined ? {} : { failed_at: chat.failedAt }),
@@ -534,7 +535,8 @@ export const chatObject = (chat: ChatParts): JsonObject => ({
 export interface MessageParts {
   readonly id: string
   readonly conversationId: string
-  readonly botId: string
+  /** The messages of a chatflow have none. */
+  readonly botId?: string | undefined
   readonly chatId: string
   readonly role: 'user' | 'assistant'
   readonly type: string
@@ -549,7 +551,7 @@ export interface MessageParts {
 export const messageObject = (message: MessageParts): JsonObject => ({
   id: message.id,
   conversation_id: message.conversationId,
-  bot_id: message.botId,
+  ...(message.botId === undefined ? {} : { bot_id: message.botId }),
   role: message.role,
   type: message.type,
   content: message.content,

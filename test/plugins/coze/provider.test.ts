@@ -6,6 +6,7 @@ import { localPrincipal } from '../../../core/auth.ts'
 import { HubError } from '../../../core/errors.ts'
 import type { HubEvent } from '../../../core/events.ts'
 import type { Json } from '../../../core/message.ts'
+import { tool } from '../../../core/tools.ts'
 import type { Turn } from '../../../core/turn.ts'
 import { coze as cozeBot } from '../../../plugins/coze/index.ts'
 import { buildProvider, collect, pluginContext, turnOf } from '../../fakes/turn.ts'
@@ -85,6 +86,39 @@ describe('an answer', () => {
     })
   })
 
+  it('is asked for with what the message wants of Coze, within what the config says', async () => {
+    await using coze = await rig({ customVariables: { tone: 'kind' }, metaData: { team: 'sales' } })
+    const payload = {
+      custom_variables: { tone: 'rude', city: 'Oslo' },
+      extra_params: { latitude: '59.9' },
+      meta_data: { team: 'other', ticket: '7' },
+      shortcut_command: { command_id: '9', parameters: { a: [{ type: 'text', text: 'x' }], b: '[]' } },
+      parameters: { depth: 2 },
+      page: '/a',
+    }
+    const { error } = await collect(
+      coze.provider.respond(turnOf('Hello', { message: { id: 'm-1', text: 'Hello', files: [], payload } })),
+    )
+    expect(error).toBeUndefined()
+    expect(coze.requests('POST', '/v3/chat')[0]?.body).toMatchObject({
+      custom_variables: { tone: 'kind', city: 'Oslo' },
+      extra_params: { latitude: '59.9' },
+      meta_data: { team: 'sales', ticket: '7' },
+      shortcut_command: { command_id: '9', parameters: { a: '[{"type":"text","text":"x"}]', b: '[]' } },
+      parameters: { depth: 2, page: '/a' },
+    })
+  })
+
+  it('takes what only looks like a wish of Coze for an input', async () => {
+    await using coze = await rig()
+    const payload = { custom_variables: 7, shortcut_command: 'weather', parameters: [1] }
+    await collect(coze.provider.respond(turnOf('Hello', { message: { id: 'm-1', text: 'Hello', files: [], payload } })))
+    const body = object(coze.requests('POST', '/v3/chat')[0]?.body)
+    expect(body['parameters']).toEqual(payload)
+    expect(Object.keys(body)).not.toContain('custom_variables')
+    expect(Object.keys(body)).not.toContain('shortcut_command')
+  })
+
   it('sends no more history than Coze takes, and an id it can keep', async () => {
     await using coze = await rig()
     const history = Array.from({ length: 150 }, (_, index) => ({ role: 'user' as const, text: `${index}` }))
@@ -123,6 +157,20 @@ describe('an answer', () => {
     for (const id of [conversationId, chatId]) {
       expect(id).toMatch(/^\d{19}$/)
       expect(String(Number(id))).not.toBe(id)
+    }
+  })
+
+  it.each(['Hello', '/cut', '!rounds'])('keeps those digits also where Coze writes numbers (%s)', async (text) => {
+    const tools = { get_weather: tool({ run: () => 'Sunny.' }) }
+    await using coze = await rig({ tools }, { numericIds: true })
+    const { events, error } = await collect(coze.provider.respond(turnOf(text)))
+    expect(error).toBeUndefined()
+    expect(answers(events)).toEqual([spoken(events)])
+    const { conversationId, chatId } = object(cursorAfter(events))
+    for (const id of [conversationId, chatId]) expect(id).toMatch(/^\d{19}$/)
+    for (const { query } of coze.simulator.requests) {
+      if ('conversation_id' in query) expect(query['conversation_id']).toBe(conversationId)
+      if ('chat_id' in query) expect(query['chat_id']).toBe(chatId)
     }
   })
 

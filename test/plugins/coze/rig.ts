@@ -23,15 +23,21 @@ export async function rig(
 ) {
   const simulator = await startCozeSimulator({ samples, ...simulatorOptions })
   const sleeps: number[] = []
+  let ahead = 0
   const clock: Clock = {
-    now: () => systemClock.now(),
+    now: () => systemClock.now() + ahead,
     sleep(ms, signal) {
       sleeps.push(ms)
       return systemClock.sleep(5, signal)
     },
   }
   const provider = await buildProvider(
-    coze({ botId: simulator.botId, token: simulator.token, baseUrl: simulator.url, ...options }),
+    coze({
+      ...(options.workflowId ? {} : { botId: simulator.botId }),
+      ...(options.oauth ? {} : { token: simulator.token }),
+      baseUrl: simulator.url,
+      ...options,
+    }),
     pluginContext({
       clock,
       fetch: async (input, init) =>
@@ -45,6 +51,8 @@ export async function rig(
     provider,
     sleeps,
     requests,
+    /** Puts the provider's clock forward. */
+    pass: (ms: number) => void (ahead += ms),
     /** How many chats were asked for. */
     posts: () => requests('POST', '/v3/chat').length,
     async [Symbol.asyncDispose]() {

@@ -1,12 +1,14 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { ChatEventType, ChatStatus, CozeAPI, RoleType } from '@coze/api'
+import { ChatEventType, ChatStatus, CozeAPI, getJWTToken, RoleType } from '@coze/api'
 import { describe, expect, it } from 'vitest'
 import { startCozeSimulator } from '../../../plugins/coze/simulator.ts'
+import type { CozeSimulatorOptions } from '../../../plugins/coze/simulator.ts'
 
 /** The official client before the simulator. */
-async function sdk() {
-  const simulator = await startCozeSimulator()
+async function sdk(options: CozeSimulatorOptions = {}) {
+  const simulator = await startCozeSimulator(options)
   const client = new CozeAPI({ baseURL: simulator.url, token: simulator.token })
   return { ...simulator, client, [Symbol.asyncDispose]: () => simulator.close() }
 }
@@ -127,6 +129,44 @@ describe('the official client', () => {
     expect(file).toMatchObject({ file_name: 'sdk.test.ts', bytes: expect.any(Number) })
     expect(file.bytes).toBeGreaterThan(100)
     expect(await coze.client.files.retrieve(file.id)).toMatchObject({ id: file.id })
+  })
+
+  it('streams a chatflow to its end', async () => {
+    await using coze = await sdk()
+    const items = await Array.fromAsync(
+      coze.client.workflows.chat.stream({
+        workflow_id: '7400000000000000001',
+        additional_messages: [{ role: RoleType.User, content: 'Hello', content_type: 'text' }],
+        parameters: {},
+      }),
+    )
+    const words = items.flatMap((item) =>
+      item.event === ChatEventType.CONVERSATION_MESSAGE_DELTA ? [item.data.content] : [],
+    )
+    expect(words.join('')).toContain('Hello')
+    expect(items.at(-2)?.event).toBe(ChatEventType.CONVERSATION_CHAT_COMPLETED)
+    expect(items.at(-1)?.event).toBe(ChatEventType.DONE)
+    expect(JSON.stringify(items)).not.toContain('"bot_id"')
+  })
+
+  it('gets a token with a signed assertion, and chats with it', async () => {
+    const { publicKey, privateKey } = generateKeyPairSync('rsa', {
+      modulusLength: 2048,
+      publicKeyEncoding: { type: 'spki', format: 'pem' },
+      privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+    })
+    await using simulator = await sdk({ oauth: { appId: '11', publicKeyId: 'fingerprint', publicKey } })
+    const { access_token: token, expires_in: until } = await getJWTToken({
+      baseURL: simulator.url,
+      appId: '11',
+      aud: new URL(simulator.url).host,
+      keyid: 'fingerprint',
+      privateKey,
+    })
+    expect(until).toBeGreaterThan(Date.now() / 1000)
+    const client = new CozeAPI({ baseURL: simulator.url, token })
+    const { messages } = await client.chat.createAndPoll(asking('Hello'))
+    expect(messages?.find((message) => message.type === 'answer')?.content).toContain('Hello')
   })
 
   it('raises what the simulator refuses', async () => {
