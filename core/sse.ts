@@ -1,5 +1,6 @@
 import { createParser } from 'eventsource-parser'
 import { HubError } from './errors.ts'
+import type { FailureCode } from './errors.ts'
 import { faultPoint } from './fault-points.ts'
 
 const maxErrorLength = 65_536
@@ -39,8 +40,10 @@ export interface EventResponse {
    * @throws HubError `upstream_cut`, `upstream_silent`, `answer_too_large`, or the signal's reason.
    */
   events(onNoEvents?: (body: string) => void): AsyncGenerator<SourceEvent>
-  /** At most 64 KiB of the body, for errors. */
+  /** At most 64 KiB of the body. */
   text(): Promise<string>
+  /** The same for an error whose status is known: a body that breaks off says no less than none. */
+  errorText(): Promise<string>
   /** Leaves the rest of the body unread and closes the connection. */
   close(): void
 }
@@ -87,6 +90,16 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
     }
   }
 
+  async function text(): Promise<string> {
+    const decoder = new TextDecoder()
+    let body = ''
+    for await (const chunk of chunks()) {
+      body += decoder.decode(chunk, { stream: true })
+      if (body.length >= maxErrorLength) break
+    }
+    return body.slice(0, maxErrorLength)
+  }
+
   return {
     status: response.status,
     headers: response.headers,
@@ -100,14 +113,14 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
         yield event
       }
     },
-    async text() {
-      const decoder = new TextDecoder()
-      let text = ''
-      for await (const chunk of chunks()) {
-        text += decoder.decode(chunk, { stream: true })
-        if (text.length >= maxErrorLength) break
+    text,
+    async errorText() {
+      try {
+        return await text()
+      } catch (error) {
+        if (request.signal.aborted) throw error
+        return ''
       }
-      return text.slice(0, maxErrorLength)
     },
     close() {
       release()
@@ -181,4 +194,13 @@ export function retryAfterMs(header: string | null, now = Date.now()): number | 
   if (/^\s*\d{1,9}(\.\d+)?\s*$/.test(header)) return Number(header) * 1000
   const at = Date.parse(header)
   return Number.isNaN(at) ? undefined : Math.max(0, at - now)
+}
+
+/** What a refusal means by its HTTP status alone. Only a 429 says of itself that nothing was started. */
+export function failureOfStatus(status: number): FailureCode {
+  if (status >= 500) return 'upstream_failed'
+  if (status === 401 || status === 403) return 'upstream_auth'
+  if (status === 402) return 'upstream_quota'
+  if (status === 429) return 'upstream_rate_limited'
+  return 'upstream_rejected'
 }

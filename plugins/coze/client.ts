@@ -1,3 +1,4 @@
+import { parseExactJson } from '../../core/json.ts'
 import { HubError } from '../../core/errors.ts'
 import type { ToolOutput } from '../../core/events.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
@@ -7,7 +8,7 @@ import { connectionError, requestEvents, retryAfterMs } from '../../core/sse.ts'
 import { isHubError, repeatable } from './failures.ts'
 import type { ChatPost } from './request.ts'
 import type { TokenSource } from './token.ts'
-import { cozeError, decodeChat, decodeFailure, decodeFrame, decodeMessage, parseJson } from './wire.ts'
+import { cozeError, decodeChat, decodeFailure, decodeFrame, decodeMessage } from './wire.ts'
 import type { CozeChat, CozeFrame, CozeMessage } from './wire.ts'
 
 /** Which Coze, with which tokens, and how long to wait for it. */
@@ -64,7 +65,7 @@ export function cozeClient(options: CozeClientOptions) {
       idleTimeoutMs: options.idleTimeoutMs,
     })
     const { status, headers } = response
-    if (status !== 200) throw errorIn(status, headers, await textOf(response, signal), false)
+    if (status !== 200) throw errorIn(status, headers, await response.errorText(), false)
     if (response.mediaType === 'application/json') {
       const answer = successIn(status, headers, await response.text(), false)
       return { type: 'chat', chat: decodeChat(answer['data']) }
@@ -170,29 +171,19 @@ export type CozeClient = ReturnType<typeof cozeClient>
 
 function errorIn(status: number, headers: Headers, body: string, created: boolean): HubError {
   const wait = retryAfterMs(headers.get('retry-after'))
-  const parsed = parseJson(body)
+  const parsed = parseExactJson(body)
   const failure = parsed === undefined ? { message: body.slice(0, 1000) } : decodeFailure(parsed)
   return cozeError({ ...failure, status, ...(wait === undefined ? {} : { retryAfterMs: wait }) }, created)
 }
 
 function successIn(status: number, headers: Headers, body: string, created: boolean): JsonObject {
-  const parsed = parseJson(body)
+  const parsed = parseExactJson(body)
   const answer =
     typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed) ? (parsed as JsonObject) : undefined
   // One documented success has no code at all.
   const code = answer?.['code'] ?? 0
   if (status !== 200 || !answer || (code !== 0 && code !== '0')) throw errorIn(status, headers, body, created)
   return answer
-}
-
-/** The status is known by then: a body that breaks off says no less than none. */
-async function textOf(response: { text(): Promise<string> }, signal: AbortSignal): Promise<string> {
-  try {
-    return await response.text()
-  } catch (error) {
-    if (signal.aborted) throw error
-    return ''
-  }
 }
 
 // The open-source server answers under the names of its own models, the cloud under `data`.

@@ -8,8 +8,9 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { importSPKI, jwtVerify } from 'jose'
 import { demoPauseMs, demoPieces, smallTalk } from '../../core/demo.ts'
+import { parseExactJson } from '../../core/json.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
-import { chatObject, doneFrame, encodeFrame, messageObject, parseJson } from './wire.ts'
+import { chatObject, doneFrame, encodeFrame, messageObject } from './wire.ts'
 import type { ChatParts, CozeStatus, FrameStyle, MessageParts } from './wire.ts'
 
 export interface CozeSimulatorOptions {
@@ -1440,7 +1441,7 @@ async function bodyOf(request: IncomingMessage): Promise<JsonObject> {
   const type = request.headers['content-type'] ?? ''
   if (type.startsWith('multipart/form-data')) return uploadIn(body, type)
   if (body.length === 0) return {}
-  const parsed = parseJson(body.toString())
+  const parsed = parseExactJson(body.toString())
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
     throw new Refusal(4000, 'The field http body provided is not a valid json or chat request.')
   }
@@ -1490,7 +1491,7 @@ const wordsOf = (message: MessageParts): string =>
   message.contentType === 'object_string' ? textItem(message.content) : message.content
 
 function textItem(content: string): string {
-  const items = parseJson(content)
+  const items = parseExactJson(content)
   const item = Array.isArray(items) ? items.map(asObject).find((each) => each['type'] === 'text') : undefined
   return typeof item?.['text'] === 'string' ? item['text'] : ''
 }

@@ -3,12 +3,13 @@ import type { KeyObject } from 'node:crypto'
 import { SignJWT } from 'jose'
 import { z } from 'zod'
 import type { Clock } from '../../core/clock.ts'
+import { parseExactJson } from '../../core/json.ts'
 import { HubError } from '../../core/errors.ts'
 import { Secret, secret, setting } from '../../core/settings.ts'
 import { connectionError } from '../../core/sse.ts'
 import { untilAborted } from '../../core/until-aborted.ts'
 import { mayPass, repeatable } from './failures.ts'
-import { cozeError, parseJson } from './wire.ts'
+import { cozeError } from './wire.ts'
 
 /** Where the token of each call comes from. */
 export interface TokenSource {
@@ -141,7 +142,7 @@ async function askForToken({ app, baseUrl, fetch, clock, timeoutMs }: AppTokens)
   } catch (error) {
     throw connectionError(error)
   }
-  const given = tokenAnswer.safeParse(parseJson(body)).data
+  const given = tokenAnswer.safeParse(parseExactJson(body)).data
   if (status !== 200 || !given) throw refusal(status, body)
   return { token: given.access_token, lifeMs: lifeOf(given.expires_in, clock) }
 }
@@ -155,7 +156,7 @@ const lifeOf = (expiresIn: number, clock: Clock): number =>
   expiresIn > 1e9 ? expiresIn * 1000 - clock.now() : expiresIn * 1000
 
 function refusal(status: number, body: string): HubError {
-  const { error_code: code, error_message: message } = tokenFailure.safeParse(parseJson(body)).data ?? {}
+  const { error_code: code, error_message: message } = tokenFailure.safeParse(parseExactJson(body)).data ?? {}
   if (status < 400 || status === 429 || status >= 500) {
     return cozeError(
       { status, message: message ?? body.slice(0, 1000), ...(code === undefined ? {} : { code }) },

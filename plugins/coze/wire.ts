@@ -1,7 +1,9 @@
 import { HubError } from '../../core/errors.ts'
 import type { FailureCode } from '../../core/errors.ts'
 import type { HubEvent, ToolCall, Usage } from '../../core/events.ts'
+import { parseExactJson } from '../../core/json.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
+import { failureOfStatus } from '../../core/sse.ts'
 
 /**
  * The dialect of Coze's open API v3, in both directions and without any input or output: frames to hub events for the
@@ -299,7 +301,7 @@ function readAnswer(reading: Reading, message: CozeMessage, content: string, nam
 }
 
 function answerOf(contentType: string, content: string): { text: string; template?: JsonObject; payload?: Json } {
-  const parsed = contentType === 'text' ? undefined : parseJson(content)
+  const parsed = contentType === 'text' ? undefined : parseExactJson(content)
   if (contentType === 'card') {
     return { text: '', template: { ...(isObject(parsed) ? parsed : { content: parsed ?? content }), type: 'card' } }
   }
@@ -318,7 +320,7 @@ const cloudPlugin = 1
 
 function readCall(reading: Reading, id: string, content: string): Step {
   // One documented example is broken JSON; such a call has no name, and its content is its input.
-  const called = parseJson(content)
+  const called = parseExactJson(content)
   const { name, api_name: apiName, plugin_name: plugin, arguments: input, plugin_type: type } = asObject(called)
   const tool = typeof name === 'string' ? name : typeof apiName === 'string' ? apiName : 'unknown'
   const call: ToolCall = {
@@ -408,7 +410,12 @@ export function cozeError(
 ): HubError {
   const { status, code, message, retryAfterMs } = failure
   const http = status !== undefined && status >= 300 ? status : undefined
-  const meaning = code !== undefined && Object.hasOwn(codeMeanings, code) ? codeMeanings[code]! : statusMeaning(http)
+  const meaning =
+    code !== undefined && Object.hasOwn(codeMeanings, code)
+      ? codeMeanings[code]!
+      : http === undefined
+        ? 'upstream_failed'
+        : failureOfStatus(http)
   const later =
     (code !== undefined && notTaken.has(code)) ||
     (http === 429 && meaning === 'upstream_rate_limited') ||
@@ -423,37 +430,11 @@ export function cozeError(
   })
 }
 
-function statusMeaning(status: number | undefined): FailureCode {
-  if (status === undefined || status >= 500) return 'upstream_failed'
-  if (status === 401 || status === 403) return 'upstream_auth'
-  if (status === 402) return 'upstream_quota'
-  if (status === 429) return 'upstream_rate_limited'
-  return 'upstream_rejected'
-}
-
-/**
- * Parses JSON without losing digits: an integer beyond 2^53, as Coze's ids are, comes as a string. Undefined when the
- * text is no JSON.
- */
-export function parseJson(text: string): Json | undefined {
-  try {
-    return (longNumber.test(text) ? JSON.parse(text, keepDigits) : JSON.parse(text)) as Json
-  } catch {
-    return undefined
-  }
-}
-
 /** The text itself when it is no JSON. */
 function jsonOrText(text: string): Json {
-  const parsed = parseJson(text)
+  const parsed = parseExactJson(text)
   return parsed === undefined ? text : parsed
 }
-
-const longNumber = /\d{16}/
-const keepDigits = (_key: string, value: unknown, context?: { readonly source?: string }): unknown =>
-  typeof value === 'number' && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source ?? '')
-    ? context!.source
-    : value
 
 const isObject = (value: unknown): value is JsonObject =>
   typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -1,10 +1,10 @@
 import { z } from 'zod'
-import { HubError } from '../../core/errors.ts'
 import type { HubEvent } from '../../core/events.ts'
 import type { PluginContext, ProviderSpec } from '../../core/plugin.ts'
 import { defineProvider } from '../../core/plugin.ts'
 import type { Turn } from '../../core/turn.ts'
 import { untilSilent } from '../../core/until-silent.ts'
+import { wordsToEvents } from '../../core/words.ts'
 import { BotCore } from './bot-core.ts'
 import type { BotClass } from './bot-core.ts'
 
@@ -40,7 +40,7 @@ const localProvider = defineProvider({
   create: ({ bot, idleTimeoutMs }, context) => ({
     async *respond(turn) {
       const said = isClass(bot) ? runClass(bot, turn, context) : runFunction(bot, turn)
-      yield* untilSilent(toEvents(said, turn.shown.length), idleTimeoutMs, 'bot_silent', turn.signal)
+      yield* untilSilent(wordsToEvents(said, turn.shown.length), idleTimeoutMs, 'bot_silent', turn.signal)
     },
   }),
 })
@@ -55,29 +55,4 @@ async function* runFunction(bot: BotFunction, turn: Turn): AsyncGenerator<string
 
 function runClass(Bot: BotClass, turn: Turn, context: PluginContext): AsyncIterable<string | HubEvent> {
   return new Bot({ turn, botId: context.name, logger: context.logger }).answer()
-}
-
-/** Words become one message, which is whole when something else comes or the bot has said all. */
-async function* toEvents(said: AsyncIterable<string | HubEvent>, before: number): AsyncGenerator<HubEvent> {
-  // A turn that goes on after an answer says new messages, not more of those it has finished.
-  let count = before
-  let words: string[] = []
-  function* close(): Generator<HubEvent> {
-    if (words.length > 0) yield { type: 'message.completed', message: `message-${count}`, text: words.join('') }
-    words = []
-  }
-  for await (const each of said) {
-    if (typeof each === 'string') {
-      if (each === '') continue
-      if (words.length === 0) count += 1
-      words.push(each)
-      yield { type: 'message.delta', message: `message-${count}`, text: each }
-    } else if (typeof each === 'object' && each !== null && typeof each.type === 'string') {
-      yield* close()
-      yield each
-    } else {
-      throw new HubError('bot_failed', { cause: new TypeError(`a bot yields strings and events, not ${typeof each}`) })
-    }
-  }
-  yield* close()
 }

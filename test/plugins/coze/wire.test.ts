@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { parseExactJson } from '../../../core/json.ts'
 import type { HubEvent } from '../../../core/events.ts'
 import { parseEvents } from '../../../core/sse.ts'
 import {
@@ -14,7 +15,6 @@ import {
   encodeFrame,
   messageObject,
   nothingRead,
-  parseJson,
   readFrame,
   readMessages,
 } from '../../../plugins/coze/wire.ts'
@@ -22,7 +22,7 @@ import type { ChatEnd, Reading } from '../../../plugins/coze/wire.ts'
 import { failure, samples } from './rig.ts'
 
 const fixture = (name: string) => readFileSync(`${samples}${name}`, 'utf8')
-const json = (name: string) => parseJson(fixture(name)) as Record<string, unknown>
+const json = (name: string) => parseExactJson(fixture(name)) as Record<string, unknown>
 
 async function* bytesOf(text: string | Uint8Array) {
   yield Buffer.from(text)
