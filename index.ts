@@ -46,6 +46,8 @@ export { demoBot } from './plugins/local/demo-bot.ts'
 export { local } from './plugins/local/index.ts'
 export { retry } from './plugins/retry/index.ts'
 export { sqlite } from './plugins/sqlite/index.ts'
+export { sseBot } from './plugins/sse-bot/index.ts'
+export { plainFrames, plainRequest } from './plugins/sse-bot/wire.ts'
 
 export { asgardRelay } from './channels/asgard-relay/index.ts'
 export { rest } from './channels/rest.ts'
@@ -66,6 +68,7 @@ export type { Middleware, Respond, Turn } from './core/turn.ts'
 export type { TurnObject } from './core/wire.ts'
 export type { SendMessageInput } from './plugins/local/bot-core.ts'
 export type { BotFunction } from './plugins/local/index.ts'
+export type { SseFrame, SseMap, SseRequest, SseStep } from './plugins/sse-bot/wire.ts'
 
 /** The simulated upstreams of `bothub simulate`. */
 export const simulators = {
