@@ -176,6 +176,7 @@ const drainMs = 1000
 const looksForChat = 3
 const maxSubmits = 5
 const conversationGone = '4002'
+const conversationBusy = '4016'
 
 function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOptions, context: PluginContext) {
   const { clock, logger } = context
@@ -211,12 +212,40 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
     try {
       return yield* post(run)
     } catch (error) {
-      // The conversation was deleted at Coze. Nothing was started, and without a new one it could never go on.
-      if (!kept || run.chatId || !isCode(error, conversationGone)) throw error
-      run.conversationId = await createConversation(turn)
-      yield threadOf(run)
+      // Nothing was started in either case, so the message may be sent again.
+      if (!kept || run.chatId) throw error
+      if (isCode(error, conversationGone)) {
+        run.conversationId = await createConversation(turn)
+        yield threadOf(run)
+      } else if (!isCode(error, conversationBusy) || !(await isFree(turn))) throw error
       return yield* post(run)
     }
+  }
+
+  /** Waits for the conversation's last chat, which went on at Coze without us. */
+  async function isFree(turn: Turn): Promise<boolean> {
+    const before = refIn(turn.thread)
+    if (!before || !given.autoSaveHistory) return false
+    const until = clock.now() + given.timeoutMs
+    do {
+      try {
+        if (await hasEnded(before, turn.signal)) return true
+      } catch (error) {
+        if (turn.signal.aborted) throw error
+        logger.warn({ err: error, turn: turn.id }, 'coze does not tell what keeps the conversation busy')
+        if (!mayPass(error)) return false
+      }
+      await clock.sleep(pollMs, turn.signal)
+    } while (clock.now() < until)
+    return false
+  }
+
+  /** Whether a chat is over. One that waits for tools, which nobody will bring any more, is let go. */
+  async function hasEnded(chat: ChatRef, signal: AbortSignal): Promise<boolean> {
+    const { status, calls } = await client.retrieve(chat, signal)
+    if (status === 'requires_action' && calls.length > 0) await giveUp(chat, calls, [], signal)
+    else if (status !== undefined && status !== 'created' && status !== 'in_progress') return true
+    return false
   }
 
   async function createConversation(turn: Turn): Promise<string> {
@@ -295,9 +324,8 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
   function* opened(run: Run, chatId: string, conversationId: string | undefined): Generator<HubEvent> {
     run.chatId = chatId
     created.delete(run.turn.id)
-    const moved = conversationId !== undefined && conversationId !== run.conversationId
-    if (moved) run.conversationId = conversationId
-    yield moved ? threadOf(run) : cursorOf(run)
+    run.conversationId = conversationId ?? run.conversationId
+    yield threadOf(run)
   }
 
   /** Asks what became of a chat whose stream was lost, until it has ended or waits, and yields what was not shown. */
@@ -387,7 +415,7 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
     try {
       run.chatId ??= await chatOf(run, signal)
       if (!run.chatId) return
-      if (run.calls.length > 0) await giveUp(run, signal)
+      if (run.calls.length > 0) await giveUp(refOf(run), run.calls, run.outputs, signal)
       else await client.cancel(refOf(run), signal)
     } catch (error) {
       logger.debug({ err: error, turn: run.turn.id }, 'the coze chat could not be stopped')
@@ -395,14 +423,18 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
   }
 
   /** Answers every call with an error and reads on, so that the conversation is free for its next message. */
-  async function giveUp(run: Run, signal: AbortSignal): Promise<void> {
-    let open = run.calls
+  async function giveUp(
+    chat: ChatRef,
+    calls: readonly ToolCall[],
+    known: readonly ToolOutput[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    let open = calls
     for (let round = 0; open.length > 0 && round < maxSubmits; round++) {
       const outputs = open.map(
-        ({ call }) =>
-          run.outputs.find((output) => output.call === call) ?? { call, output: 'The user ended this turn.' },
+        ({ call }) => known.find((output) => output.call === call) ?? { call, output: 'The user ended this turn.' },
       )
-      const answer = await client.submitToolOutputs(refOf(run), outputs, signal)
+      const answer = await client.submitToolOutputs(chat, outputs, signal)
       open = []
       if (answer.type === 'chat') return
       for await (const frame of answer.frames) {
@@ -416,7 +448,7 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
     respond,
     async release(turn: Turn): Promise<void> {
       const run = startRun(turn)
-      if (run.chatId) await giveUp(run, AbortSignal.timeout(given.timeoutMs))
+      if (run.chatId) await giveUp(refOf(run), run.calls, run.outputs, AbortSignal.timeout(given.timeoutMs))
     },
   }
 }
@@ -463,10 +495,11 @@ function startRun(turn: Turn): Run {
 }
 
 const cursorOf = (run: Run): HubEvent => ({ type: 'upstream', cursor: cursorJson(run) })
+/** The thread names the conversation's last chat too, which may still run when the next message comes. */
 const threadOf = (run: Run): HubEvent => ({
   type: 'upstream',
   cursor: cursorJson(run),
-  thread: { conversationId: run.conversationId! },
+  thread: { conversationId: run.conversationId!, ...(run.chatId === undefined ? {} : { chatId: run.chatId }) },
 })
 const cursorJson = ({ conversationId, chatId, reading, calls, outputs, begun }: Run): Json => ({
   conversationId: conversationId!,
@@ -482,6 +515,9 @@ const refOf = (run: Run): ChatRef => ({ conversationId: run.conversationId!, cha
 function conversationIn(thread: Json | undefined): string | undefined {
   return z.object({ conversationId: z.string() }).safeParse(thread).data?.conversationId
 }
+
+const refIn = (thread: Json | undefined): ChatRef | undefined =>
+  z.object({ conversationId: z.string(), chatId: z.string() }).safeParse(thread).data
 
 function forgetCalls(run: Run): void {
   run.calls = []

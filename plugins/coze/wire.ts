@@ -150,8 +150,9 @@ function decodeCalls(requiredAction: unknown): readonly ToolCall[] {
   return calls.flatMap((each: unknown): ToolCall[] => {
     const { id, type, function: called } = asObject(each)
     const { name, arguments: input } = asObject(called)
-    if (type !== 'function' || typeof id !== 'string' || typeof name !== 'string') return []
-    return [{ call: id, tool: name, input: typeof input === 'string' ? jsonOrText(input) : (input ?? {}) }]
+    const call = asId(id)
+    if (type !== 'function' || call === undefined || typeof name !== 'string') return []
+    return [{ call, tool: name, input: typeof input === 'string' ? jsonOrText(input) : (input ?? {}) }]
   })
 }
 

@@ -2,7 +2,6 @@ import { getEventListeners } from 'node:events'
 import { inspect } from 'node:util'
 import { expect } from 'vitest'
 import { localPrincipal } from '../../core/auth.ts'
-import { systemClock } from '../../core/clock.ts'
 import { asHubError, HubError } from '../../core/errors.ts'
 import type { FailureCode } from '../../core/errors.ts'
 import type { ConsentDecision, HubEvent, PendingCall, ToolCall } from '../../core/events.ts'
@@ -10,6 +9,7 @@ import { createLogger } from '../../core/log.ts'
 import type { FileRef, Json } from '../../core/message.ts'
 import type { Provider, ProviderManifest, ProviderSpec } from '../../core/plugin.ts'
 import type { Turn } from '../../core/turn.ts'
+import { hastyClock } from '../fakes/hasty-clock.ts'
 import { buildProvider, pluginContext, turnOf } from '../fakes/turn.ts'
 import { naughtyStrings } from './naughty.ts'
 import { answerIn, startScripted } from './scripted.ts'
@@ -661,11 +661,7 @@ async function setStage(
   const upstream = await startScripted(subject.dialect ?? mute, script)
   const log: string[] = []
   const logger = createLogger({ write: (line: string) => void log.push(line) }, 'trace')
-  // Pauses between attempts pass quickly.
-  const clock = {
-    ...systemClock,
-    sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(Math.min(ms, 3), signal),
-  }
+  const clock = hastyClock()
   const spec = create(upstream.url)
   const built: Provider[] = []
   const rebuild = async () => {

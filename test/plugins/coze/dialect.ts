@@ -128,8 +128,8 @@ const target = (baseUrl: string) => ({
   baseUrl,
   botId: ids.botId,
   token: dialect.secret,
-  // How long it looks for what became of a lost chat.
-  timeoutMs: 2000,
+  // How long it looks for what became of a lost chat, once a second.
+  timeoutMs: 20_000,
   tools: { [askedCall.tool]: tool({ run: () => 'mail sent' }) },
 })
 

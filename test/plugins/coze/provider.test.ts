@@ -461,14 +461,28 @@ describe('a failure', () => {
     expect(right.requests('POST', '/v3/chat')).toHaveLength(1)
   })
 
-  it('of a busy conversation comes before anything is shown', async () => {
-    await using coze = await rig()
+  it('of a conversation that stays busy comes in time, before anything is shown', async () => {
+    await using coze = await rig({ timeoutMs: 5000 })
     const first = coze.provider.respond(turnOf('!long-run'))[Symbol.asyncIterator]()
     const seen: HubEvent[] = []
     while (seen.at(-1)?.type !== 'message.delta') seen.push((await first.next()).value as HubEvent)
     const { error } = await collect(coze.provider.respond(turnOf('Hello', { thread: threadAfter(seen) })))
     expect(failure(error)).toEqual({ code: 'upstream_conflict', notStarted: true, upstream: { code: '4016' } })
+    expect(coze.requests('GET', '/v3/chat/retrieve').length).toBeGreaterThan(1)
     await first.return?.()
+  })
+
+  it('of a busy conversation is none when its last chat ends in time', async () => {
+    await using coze = await rig()
+    const first = coze.provider.respond(turnOf('!slow-answer'))[Symbol.asyncIterator]()
+    const seen: HubEvent[] = []
+    while (seen.at(-1)?.type !== 'message.delta') seen.push((await first.next()).value as HubEvent)
+    await first.return?.()
+    const { events, error } = await collect(coze.provider.respond(turnOf('Hello', { thread: threadAfter(seen) })))
+    expect(error).toBeUndefined()
+    expect(spoken(events)).toContain('Hello')
+    // Refused once, and begun once.
+    expect(coze.posts()).toBe(3)
   })
 
   it('by one event larger than the hub takes also stops the chat', async () => {
@@ -643,7 +657,9 @@ describe('a turn that goes on after a crash', () => {
     await using coze = await rig()
     const turn = turnOf('Hello')
     const first = await collect(coze.provider.respond(turn))
-    const resume = threadAfter(first.events)
+    // What was stored before the chat was posted.
+    const { conversationId } = object(threadAfter(first.events))
+    const resume = { conversationId: conversationId! }
     const { events, error } = await collect(coze.provider.respond({ ...turn, resume, thread: resume }))
     expect(error).toBeUndefined()
     expect(answers(events)).toEqual(answers(first.events))
@@ -653,7 +669,9 @@ describe('a turn that goes on after a crash', () => {
   it('is interrupted when Coze never saw the message, and is not asked for again', async () => {
     await using coze = await rig()
     const first = await collect(coze.provider.respond(turnOf('Hello')))
-    const resume = threadAfter(first.events)
+    // What was stored before the chat was posted.
+    const { conversationId } = object(threadAfter(first.events))
+    const resume = { conversationId: conversationId! }
     const { events, error } = await collect(coze.provider.respond(turnOf('Again', { resume, thread: resume })))
     expect(failure(error)).toEqual({ code: 'interrupted', notStarted: false })
     expect(visible(events)).toEqual([])

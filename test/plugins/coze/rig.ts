@@ -1,12 +1,11 @@
 import { fileURLToPath } from 'node:url'
-import type { Clock } from '../../../core/clock.ts'
-import { systemClock } from '../../../core/clock.ts'
 import type { HubError } from '../../../core/errors.ts'
 import type { HubEvent } from '../../../core/events.ts'
 import type { Json } from '../../../core/message.ts'
 import { startCozeSimulator } from '../../../plugins/coze/simulator.ts'
 import type { CozeSimulatorOptions } from '../../../plugins/coze/simulator.ts'
 import { coze } from '../../../plugins/coze/index.ts'
+import { hastyClock } from '../../fakes/hasty-clock.ts'
 import { buildProvider, pluginContext } from '../../fakes/turn.ts'
 
 /** The folder of documented streams. */
@@ -22,15 +21,7 @@ export async function rig(
   intercept: (url: string) => Response | undefined = () => undefined,
 ) {
   const simulator = await startCozeSimulator({ samples, ...simulatorOptions })
-  const sleeps: number[] = []
-  let ahead = 0
-  const clock: Clock = {
-    now: () => systemClock.now() + ahead,
-    sleep(ms, signal) {
-      sleeps.push(ms)
-      return systemClock.sleep(5, signal)
-    },
-  }
+  const clock = hastyClock()
   const provider = await buildProvider(
     coze({
       ...(options.workflowId ? {} : { botId: simulator.botId }),
@@ -49,10 +40,10 @@ export async function rig(
   return {
     simulator,
     provider,
-    sleeps,
+    sleeps: clock.sleeps,
     requests,
     /** Puts the provider's clock forward. */
-    pass: (ms: number) => void (ahead += ms),
+    pass: (ms: number) => clock.pass(ms),
     /** How many chats were asked for. */
     posts: () => requests('POST', '/v3/chat').length,
     async [Symbol.asyncDispose]() {

@@ -7,7 +7,7 @@ import { tool } from '../../../core/tools.ts'
 import type { LocalTools } from '../../../core/tools.ts'
 import type { Turn } from '../../../core/turn.ts'
 import { collect, turnOf } from '../../fakes/turn.ts'
-import { answers, cursorAfter, failure, rig, threadAfter, visible } from './rig.ts'
+import { answers, cursorAfter, rig, threadAfter, visible } from './rig.ts'
 
 const weather = tool({ parameters: z.object({ city: z.string() }), run: ({ city }) => `Sunny in ${city}.` })
 
@@ -231,14 +231,21 @@ describe('consent', () => {
     const { events } = await collect(coze.provider.respond(turn))
     expect(calls(events)).toHaveLength(1)
     const thread = threadAfter(events)
-    const refused = await collect(coze.provider.respond(turnOf('Hello', { thread })))
-    expect(failure(refused.error).code).toBe('upstream_conflict')
-
     await coze.provider.release!(again(turn, events))
     expect(submits(coze)).toEqual([['The user ended this turn.']])
     const next = await collect(coze.provider.respond(turnOf('Hello', { thread })))
     expect(next.error).toBeUndefined()
     expect(answers(next.events)).toHaveLength(1)
+  })
+
+  it('that was lost with the hub sets it free when the next message comes', async () => {
+    await using coze = await rig({ tools: { get_weather: weather } })
+    const { events } = await collect(coze.provider.respond(turnOf('!rounds', { asksConsent: () => true })))
+    expect(calls(events)).toHaveLength(1)
+    const next = await collect(coze.provider.respond(turnOf('Hello', { thread: threadAfter(events) })))
+    expect(next.error).toBeUndefined()
+    expect(answers(next.events)).toHaveLength(1)
+    expect(submits(coze)).toEqual([['The user ended this turn.'], ['The user ended this turn.']])
   })
 
   it('is let go through every round that follows', async () => {
