@@ -4,18 +4,22 @@ import { HubError } from '../../core/errors.ts'
 import type { HubEvent } from '../../core/events.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
-import type { PluginContext, Thread } from '../../core/plugin.ts'
+import type { PluginContext, Thread, Upload } from '../../core/plugin.ts'
 import { env, Secret, secret, setting } from '../../core/settings.ts'
-import type { Turn } from '../../core/turn.ts'
-import { AsgardClient, silentAfter } from './client.ts'
+import type { Answers, Turn } from '../../core/turn.ts'
+import { BotProviderClient } from './client.ts'
+import { silentAfter } from './edge.ts'
+import { AsgardError, hubErrorOf } from './errors.ts'
 import { startAsgardSimulator } from './simulator.ts'
+import type { BotProviderStreamer, GenericBotSseEvent } from './streamer.ts'
 import { AnswerReader, consentAnswer } from './wire.ts'
-import type { AsgardFrame, GenericBotMessage, Place, ToolCallConsentAnswer } from './wire.ts'
+import type { GenericBotMessage, Place, ToolCallConsentAnswer } from './wire.ts'
 
 const idleTimeoutMs = 30_000
 const suspendTimeoutMs = 5000
 const releaseRounds = 5
-const reconnects = { tries: 5, firstMs: 500, longestMs: 5000 } as const
+// Silence is waited out in full each time, so it is given one more try only.
+const reconnects = { tries: 5, silentTries: 1, firstMs: 500, longestMs: 5000 } as const
 
 const common = {
   /** Sent to the bot with every message; wins over the message's own. */
@@ -62,11 +66,9 @@ export const asgard = defineProvider({
     const bot = new AsgardBot(clientOf(settings, simulator, context), settings, context)
     return {
       respond: (turn) => bot.respond(turn),
-      upload: async (file, thread, signal) => ({
-        blobId: await bot.client.uploadBlob(channelOf(thread), file, signal),
-      }),
+      upload: (file, thread, signal) => bot.upload(file, thread, signal),
       release: (turn) => bot.release(turn),
-      forget: (thread) => bot.client.deleteChannel(channelOf(thread)),
+      forget: (thread) => bot.forget(thread),
       ...(simulator ? { simulated: true, close: () => simulator.close() } : {}),
     }
   },
@@ -74,7 +76,7 @@ export const asgard = defineProvider({
 
 type Simulator = Awaited<ReturnType<typeof startAsgardSimulator>>
 
-function clientOf(settings: Options, simulator: Simulator | undefined, context: PluginContext): AsgardClient {
+function clientOf(settings: Options, simulator: Simulator | undefined, context: PluginContext): BotProviderClient {
   const target = settings.simulated
     ? {
         edgeServerHost: simulator!.url,
@@ -83,11 +85,11 @@ function clientOf(settings: Options, simulator: Simulator | undefined, context: 
         apiKey: new Secret(simulator!.apiKey),
       }
     : settings
-  return new AsgardClient({
+  return new BotProviderClient({
     edgeServerHost: target.edgeServerHost,
     namespace: target.namespace,
     botProviderName: target.botProviderName,
-    apiKey: target.apiKey,
+    botProviderApiKey: target.apiKey.reveal(),
     headers: settings.headers,
     fetch: context.fetch,
     idleTimeoutMs: settings.idleTimeoutMs,
@@ -105,6 +107,8 @@ type Cursor = {
   readonly answered?: true
   /** The calls that wait for consent. */
   readonly pending?: readonly string[]
+  /** The calls whose answers are on their way, and may not have arrived. */
+  readonly sent?: readonly string[]
   /** The tool calls that were shown to begin and not yet to end. */
   readonly tools?: readonly string[]
 }
@@ -115,6 +119,7 @@ const cursorSchema = z.object({
   request: z.string().exactOptional(),
   answered: z.literal(true).exactOptional(),
   pending: z.array(z.string()).exactOptional(),
+  sent: z.array(z.string()).exactOptional(),
   tools: z.array(z.string()).exactOptional(),
 })
 
@@ -128,27 +133,30 @@ interface Leg {
   /** Something may be running upstream. */
   sent: boolean
   end: 'done' | HubError | undefined
-  /** Connections lost in a row without a new event. */
+  /** The last connection showed the pause that is being answered. */
+  stillAsked: boolean
+  /** The answers were sent once more. */
+  repeated: boolean
+  /** Connections lost in a row without a new event, and those of them that were silent. */
   losses: number
+  silences: number
 }
 
 class AsgardBot {
-  readonly client: AsgardClient
+  readonly client: BotProviderClient
   readonly #settings: Options
   readonly #context: PluginContext
 
-  constructor(client: AsgardClient, settings: Options, context: PluginContext) {
+  constructor(client: BotProviderClient, settings: Options, context: PluginContext) {
     this.client = client
     this.#settings = settings
     this.#context = context
   }
 
   async *respond(turn: Turn): AsyncGenerator<HubEvent> {
-    const logged = cursorOf(turn)
-    const answers = answersOf(turn, logged)
+    const leg = this.#legOf(turn, cursorOf(turn), turn.answers)
     // A waiting turn goes on with a new run; any other that has begun looks for the one it had.
-    const goesOn = turn.resume !== undefined && !answers
-    const leg = this.#legOf(turn, logged, answers)
+    const goesOn = turn.resume !== undefined && !leg.cursor.pending
     leg.sent = goesOn
     let tooLarge = false
     try {
@@ -161,6 +169,16 @@ class AsgardBot {
     }
   }
 
+  async upload({ name, mime, stream }: Upload, thread: Thread, signal: AbortSignal): Promise<Json> {
+    const file = { stream, filename: name, mime }
+    const { blobId } = await inHubTerms(this.client.uploadBlob(channelOf(thread), file, { signal }))
+    return { blobId }
+  }
+
+  forget(thread: Thread): Promise<void> {
+    return inHubTerms(this.client.deleteChannel(channelOf(thread)))
+  }
+
   /** Denies every pending call, as often as the bot asks again, and stops what is left. */
   async release(turn: Turn): Promise<void> {
     let cursor = cursorOf(turn)
@@ -169,52 +187,58 @@ class AsgardBot {
     const signal = silentAfter(this.#settings.timeoutMs)
     try {
       for (let round = 0; round < releaseRounds && cursor.pending?.length; round += 1)
-        cursor = await this.#deny({ ...turn, signal }, cursor, cursor.pending)
+        cursor = await this.#deny({ ...turn, signal }, cursor)
     } finally {
-      await this.client.suspend(cursor.channel, cursor.request, silentAfter(suspendTimeoutMs))
+      const { channel, request: requestId } = cursor
+      await inHubTerms(this.client.suspendChannel(channel, { requestId, signal: silentAfter(suspendTimeoutMs) }))
     }
   }
 
-  async #deny(turn: Turn, from: Cursor, pending: readonly string[]): Promise<Cursor> {
-    const leg = this.#legOf(
-      turn,
-      from,
-      pending.map((call) => consentAnswer({ call, result: 'deny_once' })),
-    )
+  async #deny(turn: Turn, from: Cursor): Promise<Cursor> {
+    const leg = this.#legOf(turn, from, { type: 'consent', calls: [], decisions: [] })
+    leg.cursor = answeredAt(leg.cursor)
     for await (const _ of this.#connect(turn, leg, undefined));
     return leg.cursor
   }
 
-  #legOf(turn: Turn, logged: Cursor | undefined, answers: readonly ToolCallConsentAnswer[] | undefined): Leg {
-    const cursor = logged ?? { channel: channelOf(turn) }
+  #legOf(turn: Turn, logged: Cursor | undefined, answers: Answers | undefined): Leg {
+    const cursor = cursorFor(turn, logged, answers)
     const message = this.#messageOf(turn, cursor.channel)
-    const rest = without(cursor, 'pending')
+    const calls = cursor.pending ?? cursor.sent
     return {
-      message: answers ? answering(message, answers) : message,
+      message: calls ? answering(message, answersTo(calls, answers)) : message,
       reader: new AnswerReader({
-        customMessageId: message.customMessageId,
+        customMessageId: messageIdOf(turn.message.id),
         shown: turn.shown,
         openTools: cursor.tools ?? [],
+        answered: calls ?? [],
       }),
-      cursor: answers ? { ...rest, answered: true } : rest,
+      cursor,
       logged,
       sent: false,
       end: undefined,
+      stillAsked: false,
+      repeated: false,
       losses: 0,
+      silences: 0,
     }
   }
 
   async *#answer(turn: Turn, leg: Leg, goesOn: boolean): AsyncGenerator<HubEvent> {
     let place = goesOn ? placeOf(leg) : undefined
     if (goesOn && !place) throw new HubError('upstream_cut')
-    if (!goesOn && !leg.logged) {
-      // Stored before the message is sent, so that after a crash its run can be looked for.
-      leg.logged = leg.cursor
-      yield { type: 'upstream', cursor: leg.cursor }
-    }
+    leg.cursor = answeredAt(leg.cursor)
+    // Stored before anything is sent, so that after a crash its run can be looked for.
+    if (!goesOn) yield* store(leg)
     while (!leg.end) {
       try {
         yield* this.#connect(turn, leg, place)
+        if (leg.end !== 'done' || !leg.stillAsked) continue
+        // The pause is still there, so no answer to it has arrived: this one starts nothing twice.
+        place = undefined
+        leg.end = undefined
+        leg.repeated = true
+        leg.losses += 1
       } catch (error) {
         if (turn.signal.aborted) throw turn.signal.reason
         place = afterLoss(error, leg, place !== undefined)
@@ -226,6 +250,8 @@ class AsgardBot {
     if (leg.end !== 'done') throw leg.end
     // A run that was stopped or lost meanwhile ends like a whole one; its open message gives it away.
     if (place !== undefined && leg.reader.incomplete && !leg.cursor.pending) throw new HubError('upstream_cut')
+    // Neither the pause that was answered nor a word of what follows it: somebody else has ended it.
+    if (leg.cursor.sent) throw new HubError('upstream_cut')
   }
 
   /** One connection: sends the message, or goes on from a place. Returns at the end of the run only. */
@@ -234,34 +260,48 @@ class AsgardBot {
     turn.signal.throwIfAborted()
     if (place !== undefined) reader.resubscribed(place, leg.cursor.request)
     leg.sent = true
-    const frames = this.client.stream(leg.message, {
-      signal: turn.signal,
-      isDebug: turn.debug || this.#settings.debug,
-      bypassToolCallConsent: turn.bypassConsent,
-      userIdentityHint: hintOf(turn),
-      ...(place === undefined ? {} : { place }),
-    })
-    for await (const frame of frames) {
-      const { events, end } = reader.read(frame.event)
-      if (events.some((event) => event.type !== 'raw')) leg.losses = 0
-      yield* events
-      // Behind its events: after a crash, one that comes twice is better than one that is lost.
-      if (!reader.searching) leg.cursor = cursorAfter(leg.cursor, frame, events, reader)
-      if (leg.cursor !== leg.logged) {
-        leg.logged = leg.cursor
-        yield { type: 'upstream', cursor: leg.cursor }
+    leg.stillAsked = false
+    try {
+      const streamer = await this.#open(turn, leg.message, place)
+      for await (const event of streamer) {
+        const { events, end, stillAsked = false } = reader.read(event)
+        leg.stillAsked ||= stillAsked
+        if (events.some(({ type }) => type !== 'raw')) leg.losses = leg.silences = 0
+        yield* events
+        // Behind its events: after a crash, one that comes twice is better than one that is lost.
+        if (!reader.searching) leg.cursor = cursorAfter(leg.cursor, streamer.lastEventId, event, events, reader)
+        if (leg.cursor.sent && (place === undefined || events.some(({ type }) => type !== 'raw')))
+          leg.cursor = without(leg.cursor, 'sent')
+        yield* store(leg)
+        leg.end = end
+        if (end) return
       }
-      leg.end = end
-      if (end) return
+    } catch (error) {
+      const failure = hubErrorOf(error)
+      if (!(error instanceof AsgardError && error.detail && failure instanceof HubError)) throw failure
+      leg.end = failure
     }
-    throw new HubError('upstream_cut')
   }
 
-  async #suspend({ channel, request }: Cursor): Promise<void> {
+  #open(turn: Turn, message: GenericBotMessage, place: Place | undefined): Promise<BotProviderStreamer> {
+    const how = {
+      signal: turn.signal,
+      isDebug: turn.debug || this.#settings.debug,
+      userIdentityHint: hintOf(turn),
+    }
+    if (place === 'replay') return this.client.newChannelStreamer(message.customChannelId, how)
+    return this.client.newStreamer(message, {
+      ...how,
+      bypassToolCallConsent: turn.bypassConsent,
+      lastEventId: place?.lastEventId,
+    })
+  }
+
+  async #suspend({ channel, request: requestId }: Cursor): Promise<void> {
     try {
-      await this.client.suspend(channel, request, silentAfter(suspendTimeoutMs))
+      await this.client.suspendChannel(channel, { requestId, signal: silentAfter(suspendTimeoutMs) })
     } catch (error) {
-      this.#context.logger.warn({ err: error, request }, 'asgard did not stop the run')
+      this.#context.logger.warn({ err: error, requestId }, 'asgard did not stop the run')
     }
   }
 
@@ -280,24 +320,44 @@ class AsgardBot {
 }
 
 const answering = (
-  { customChannelId, customMessageId, payload }: GenericBotMessage,
+  message: GenericBotMessage,
   toolCallConsents: readonly ToolCallConsentAnswer[],
 ): GenericBotMessage => ({
-  customChannelId,
-  customMessageId,
+  ...without(without(message, 'blobIds'), 'text'),
   text: '',
   action: 'RESPONSE_TOOL_CALL_CONSENT',
-  ...(payload ? { payload } : {}),
   toolCallConsents,
 })
 
-/** One answer per pending call, when the turn goes on with the user's decisions and they have not been sent yet. */
-function answersOf(turn: Turn, cursor: Cursor | undefined): ToolCallConsentAnswer[] | undefined {
-  if (turn.answers?.type !== 'consent') return undefined
-  const pending = cursor ? cursor.pending : turn.answers.calls.map(({ call }) => call)
-  if (!pending?.length) return undefined
-  const decisions = new Map(turn.answers.decisions.map((decision) => [decision.call, decision]))
-  return pending.map((call) => consentAnswer(decisions.get(call) ?? { call, result: 'deny_once' }))
+/** One answer per call; what nobody has decided is denied. */
+function answersTo(calls: readonly string[], answers: Answers | undefined): ToolCallConsentAnswer[] {
+  const given = answers?.type === 'consent' ? answers.decisions : []
+  const decisions = new Map(given.map((decision) => [decision.call, decision]))
+  return calls.map((call) => consentAnswer(decisions.get(call) ?? { call, result: 'deny_once' }))
+}
+
+/**
+ * Where a leg begins. `pending` stays only where the turn goes on with decisions that have not been sent yet, and
+ * `sent` where they may not have arrived.
+ */
+function cursorFor(turn: Turn, logged: Cursor | undefined, answers: Answers | undefined): Cursor {
+  const asked = answers?.type === 'consent' ? answers.calls.map(({ call }) => call) : []
+  if (!logged) return { channel: channelOf(turn), ...(asked.length > 0 ? { pending: asked } : {}) }
+  // Once the bot has gone on, the answers have arrived, whatever the cursor says.
+  return answers?.type === 'consent' ? logged : without(without(logged, 'pending'), 'sent')
+}
+
+/** The cursor as it is from the moment on at which the answers to its pending calls are sent. */
+function answeredAt(cursor: Cursor): Cursor {
+  const { pending, ...rest } = cursor
+  return pending ? { ...rest, answered: true, sent: pending } : cursor
+}
+
+/** Stores where the leg stands, where that has changed. */
+function* store(leg: Leg): Generator<HubEvent> {
+  if (leg.cursor === leg.logged) return
+  leg.logged = leg.cursor
+  yield { type: 'upstream', cursor: leg.cursor }
 }
 
 function cursorOf(turn: Turn): Cursor | undefined {
@@ -305,10 +365,15 @@ function cursorOf(turn: Turn): Cursor | undefined {
   return parsed.success ? parsed.data : undefined
 }
 
-/** The cursor behind a frame; the same object when nothing changed. */
-function cursorAfter(cursor: Cursor, frame: AsgardFrame, events: readonly HubEvent[], reader: AnswerReader): Cursor {
+/** The cursor behind an event; the same object when nothing changed. */
+function cursorAfter(
+  cursor: Cursor,
+  id: string | undefined,
+  event: GenericBotSseEvent,
+  events: readonly HubEvent[],
+  reader: AnswerReader,
+): Cursor {
   const changes: Partial<Mutable<Cursor>> = {}
-  const { id, event } = frame
   // A new run begins its frames with 0 again; behind a later one there is less to replay.
   const isNew = id !== undefined && id !== cursor.lastEventId && !(id === '0' && cursor.lastEventId !== undefined)
   if (isNew && /^[\x21-\x7e]{1,128}$/.test(id)) changes.lastEventId = id
@@ -337,8 +402,10 @@ function placeOf({ cursor: { lastEventId, answered } }: Leg): Place | undefined 
 /** Where to go on after a lost connection; throws when there is no place or no sense in it. */
 function afterLoss(error: unknown, leg: Leg, resumed: boolean): Place {
   leg.losses += 1
+  if (error instanceof HubError && error.code === 'upstream_silent') leg.silences += 1
   const place = placeOf(leg)
-  if (place && isLoss(error, resumed) && leg.losses <= reconnects.tries) return place
+  const mayTry = leg.losses <= reconnects.tries && leg.silences <= reconnects.silentTries
+  if (place && mayTry && (isLoss(error, resumed) || isRefusedRepeat(error, leg, resumed))) return place
   if (!resumed || !(error instanceof HubError) || error.code === 'answer_too_large') throw error
   // The run was started, so nothing that a resubscription met may pass for a refusal.
   throw new HubError(error.code === 'upstream_silent' ? 'upstream_silent' : 'upstream_cut', {
@@ -347,12 +414,28 @@ function afterLoss(error: unknown, leg: Leg, resumed: boolean): Place {
   })
 }
 
+/** The answers that were sent a second time came too late: the first ones have arrived after all, and their run goes on. */
+const isRefusedRepeat = (error: unknown, { repeated }: Leg, resumed: boolean): boolean =>
+  repeated &&
+  !resumed &&
+  error instanceof HubError &&
+  (error.code === 'upstream_rejected' || error.code === 'upstream_conflict')
+
 /** A message is sent once; asking for the rest of its answer may be tried again after any passing trouble. */
 function isLoss(error: unknown, resumed: boolean): boolean {
   if (!(error instanceof HubError)) return false
   if (error.code === 'upstream_cut' || error.code === 'upstream_silent') return true
   if (!resumed) return false
   return error.notStarted || (error.upstream?.status ?? 0) >= 500
+}
+
+/** What a call to Asgard gives, or its failure as the hub knows it. */
+async function inHubTerms<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call
+  } catch (error) {
+    throw hubErrorOf(error)
+  }
 }
 
 const pauseMs = (losses: number) => Math.min(reconnects.firstMs * 2 ** (losses - 1), reconnects.longestMs)

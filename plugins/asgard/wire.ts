@@ -15,23 +15,31 @@ export type AsgardAction = 'NONE' | 'RESET_CHANNEL' | 'RESPONSE_TOOL_CALL_CONSEN
 
 /** Body of `POST /message`, `/message/sse` and `/message/dispatch`. */
 export interface GenericBotMessage {
+  /** The conversation, in the caller's words; one that Asgard does not know is opened. */
   readonly customChannelId: string
-  readonly customMessageId: string
-  readonly text: string
+  /** The caller's own id of the message; it comes back as `replyToCustomMessageId`. */
+  readonly customMessageId?: string
+  /** Empty opens a channel, or goes with an action that is no message. */
+  readonly text?: string
   readonly action: AsgardAction
+  /** Of blobs that were uploaded with the same `customChannelId`. */
   readonly blobIds?: readonly string[]
-  readonly payload?: JsonObject
+  /** Any JSON; the workflow reads it as `prevPayload.*`, for this turn only. */
+  readonly payload?: Readonly<Record<string, unknown>>
+  /** With `RESPONSE_TOOL_CALL_CONSENT` only: one answer to each pending call. */
   readonly toolCallConsents?: readonly ToolCallConsentAnswer[]
+  /** Read by `/message/dispatch` only. */
+  readonly invocationId?: string
 }
 
 /** What may be decided about a call, in Asgard's words. */
 export type ConsentResult = 'ALLOW_ONCE' | 'ALLOW_ALWAYS' | 'DENY_ONCE'
 
-/** One decision, as the message that answers a consent carries it; `denyReason` is empty unless it denies. */
+/** One decision, as the message that answers a consent carries it; `denyReason` counts only where it denies. */
 export interface ToolCallConsentAnswer {
   readonly toolCallId: string
   readonly result: ConsentResult
-  readonly denyReason: string
+  readonly denyReason?: string
 }
 
 /** A stored file, as an upload answers and a replayed user turn repeats it. */
@@ -269,6 +277,8 @@ export interface AsgardAnswer {
 export interface Decoded {
   readonly events: readonly HubEvent[]
   readonly end?: 'done' | HubError
+  /** The upstream still waits for an answer that it was given: none has arrived. */
+  readonly stillAsked?: boolean
 }
 
 // ---- From Asgard ----
@@ -319,14 +329,27 @@ export function failureOf(
   const answer = readAnswer(body)
   const wait = retryAfterMs(headers.get('retry-after'), now)
   const refused = { ...(wait === undefined ? {} : { retryAfterMs: wait }), notStarted: true }
-  const rest = upstreamError(status, answer?.errorCode ?? undefined, answer?.error ?? body)
-  if (status < 300) return new HubError(codesOf200[answer?.errorCode ?? ''] ?? 'upstream_failed', rest)
+  const { code, message } = reasonOf(answer)
+  const rest = upstreamError(status, code, message || body)
+  if (status < 300) return new HubError(codesOf200[code] ?? 'upstream_failed', rest)
   if (status === 429) return new HubError('upstream_rate_limited', { ...rest, ...refused })
   if (status === 503 && wait !== undefined) return new HubError('bot_unavailable', { ...rest, ...refused })
   if (status === 401 || status === 403) return new HubError('upstream_auth', rest)
   if (status === 402) return new HubError('upstream_quota', rest)
   if (status === 409) return new HubError('upstream_conflict', rest)
   return new HubError(status >= 400 && status < 500 ? 'upstream_rejected' : 'upstream_failed', rest)
+}
+
+/**
+ * Code and words of a refusal; both are empty where the upstream gave none. A workflow that fails can be a reply that
+ * calls itself a success and has its error inside.
+ */
+export function reasonOf(answer: AsgardAnswer | undefined): { readonly code: string; readonly message: string } {
+  const failed = errorDetailOf(objectOf(answer?.data)['errorDetail'])
+  return {
+    code: answer?.errorCode ?? failed?.code ?? '',
+    message: answer?.error ?? failed?.message ?? '',
+  }
 }
 
 const codesOf200: Readonly<Record<string, FailureCode>> = {
@@ -493,7 +516,8 @@ function sandboxOf(type: 'sandbox.started' | 'sandbox.ready', fact: JsonObject):
   return name ? one({ type, name, blueprint: textOf(fact['blueprintName']) }) : undefined
 }
 
-const runFailure = (error: JsonObject): HubError =>
+/** The failure that a `run.error` is. */
+export const runFailure = (error: JsonObject): HubError =>
   new HubError(
     'upstream_failed',
     upstreamError(
@@ -502,6 +526,25 @@ const runFailure = (error: JsonObject): HubError =>
       [textOf(error['message']), textOf(error['inner'])].filter(Boolean).join(': '),
     ),
   )
+
+/** The error of a run or of a reply, with what is missing empty; undefined where there is none. */
+export function errorDetailOf(value: Json | undefined): AsgardErrorDetail | undefined {
+  if (!isObject(value)) return undefined
+  const place = objectOf(value['location'])
+  return {
+    message: textOf(value['message']),
+    code: textOf(value['code']),
+    inner: textOf(value['inner']),
+    location: {
+      namespace: textOf(place['namespace']),
+      workflowName: textOf(place['workflowName']),
+      processorName: textOf(place['processorName']),
+      processorType: textOf(place['processorType']),
+      processorConfigName: textOf(place['processorConfigName']),
+      processId: textOf(place['processId']),
+    },
+  }
+}
 
 /** Status and code may be shown to clients, the vendor's text is for the log. */
 function upstreamError(status: number | undefined, code: string | undefined, text: string): HubErrorOptions {
@@ -544,9 +587,14 @@ export class AnswerReader {
   readonly #progress = new Map<string, Progress>()
   readonly #openTools: Set<string>
   readonly #endedTools = new Set<string>()
-  readonly #asked = new Set<string>()
+  readonly #asked: Set<string>
+  readonly #answered: ReadonlySet<string>
   readonly #goesOn: boolean
+  readonly #shown = new Map<string, number>()
+  readonly #shownIds = new Set<string>()
   #resumed = false
+  /** What the connection has brought, to be held against `#shown`. */
+  #brought = new Map<string, number>()
   /** Older history may be replayed before our message; it belongs to earlier turns. */
   #history: { readonly run: string | undefined; readonly strict: boolean } | undefined
 
@@ -555,8 +603,12 @@ export class AnswerReader {
     /** What an earlier process passed on. */
     readonly shown?: readonly ShownMessage[]
     readonly openTools?: readonly string[]
+    /** Calls that were decided, whether the upstream has heard of it or not. */
+    readonly answered?: readonly string[]
   }) {
     this.#customMessageId = turn.customMessageId
+    this.#answered = new Set(turn.answered)
+    this.#asked = new Set(turn.answered)
     this.#openTools = new Set(turn.openTools)
     this.#goesOn = (turn.shown?.length ?? 0) > 0
     for (const { id, text, completed } of turn.shown ?? [])
@@ -584,6 +636,7 @@ export class AnswerReader {
    */
   resubscribed(place: Place, run: string | undefined): void {
     this.#resumed = true
+    this.#brought = new Map()
     const strict = place === 'replay'
     // 0 is before everything the channel ever said, so the replay may begin with other turns.
     this.#history = strict || place.lastEventId === '0' ? { run, strict } : undefined
@@ -592,18 +645,25 @@ export class AnswerReader {
 
   read(event: AsgardEvent): Decoded {
     const decoded = decode(event)
-    if (this.#isHistory(event, decoded)) return silence
-    return { ...decoded, events: decoded.events.flatMap((each) => this.#merge(each, event)) }
+    const stillAsked = this.#isStillAsked(decoded)
+    if (this.#isHistory(event, decoded, stillAsked)) return silence
+    const events = decoded.events.flatMap((each) => this.#merge(each, event))
+    return { ...decoded, events, ...(stillAsked ? { stillAsked } : {}) }
   }
 
-  #isHistory(event: AsgardEvent, { end }: Decoded): boolean {
+  #isStillAsked({ events: [event] }: Decoded): boolean {
+    if (!this.#resumed || event?.type !== 'consent.requested') return false
+    return event.calls.every(({ call }) => this.#answered.has(call))
+  }
+
+  #isHistory(event: AsgardEvent, { end }: Decoded, stillAsked: boolean): boolean {
     if (!this.#history) return false
     const ourMessage =
       event.eventType === 'asgard.message.user' &&
       objectOf(event.fact['messageUser'])['customMessageId'] === this.#customMessageId
     const { run, strict } = this.#history
     const ourRun = event.requestId !== '' && event.requestId === (run ?? (strict ? undefined : event.requestId))
-    if (ourMessage || ourRun) this.#history = undefined
+    if (ourMessage || ourRun || stillAsked) this.#history = undefined
     return this.#history !== undefined && end === undefined
   }
 
@@ -634,8 +694,27 @@ export class AnswerReader {
         return calls.length > 0 ? [{ ...event, calls }] : []
       }
       default:
-        return [event]
+        return this.#isShown(event, source) ? [] : [event]
     }
+  }
+
+  /**
+   * Whether an event that says everything at once was passed on before. A live one with an id of its own is new; any
+   * other is held against those of the same content, as many of them as there were.
+   */
+  #isShown(event: HubEvent, { eventId, requestId }: AsgardEvent): boolean {
+    const idIsKnown = eventId !== undefined && this.#shownIds.has(eventId)
+    if (eventId !== undefined) this.#shownIds.add(eventId)
+    if (idIsKnown && this.#resumed) return true
+    // Raw events are for developers, and may be large: they are told apart by their ids alone.
+    if (event.type === 'raw') return false
+    const content = JSON.stringify(event)
+    const brought = (this.#brought.get(content) ?? 0) + 1
+    this.#brought.set(content, brought)
+    const shown = this.#shown.get(content) ?? 0
+    const isNew = !this.#resumed || brought > shown || (eventId !== undefined && requestId !== '')
+    if (isNew) this.#shown.set(content, Math.max(shown, brought))
+    return !isNew
   }
 
   /** Only another connection brings a thing again; within one, it is another thing of the same name. */
