@@ -136,15 +136,15 @@ export class Edge {
   }
 
   async #send(request: EdgeRequest, patience: Patience) {
-    const form = request.form && multipart(request.form.fields, request.form.file, () => patience.refresh())
+    const form = request.form && multipart(request.form.fields, request.form.file, () => patience.goOn())
     const { signal } = patience
     const read = async <T>(work: () => Promise<T>): Promise<T> => {
       try {
         return await work()
       } catch (error) {
-        const source = form?.sourceError()
-        if (source) throw source.error
         if (request.signal?.aborted) throw request.signal.reason
+        const source = signal.aborted ? undefined : form?.sourceError()
+        if (source) throw source.error
         throw lossOf(connectionError(error, signal))
       }
     }
@@ -192,7 +192,9 @@ class Patience implements Disposable {
     this.#timer = setTimeout(() => this.#own.abort(new HubError('upstream_silent')), ms)
   }
 
-  refresh(): void {
+  /** There is progress. Throws when nobody waits for it: an answer may come, and refuse, before an upload is through. */
+  goOn(): void {
+    this.signal.throwIfAborted()
     this.#timer.refresh()
   }
 
@@ -212,7 +214,7 @@ export function silentAfter(ms: number): AbortSignal {
 async function* patiently({ body }: Response, patience: Patience): AsyncGenerator<Uint8Array> {
   try {
     for await (const chunk of body ?? []) {
-      patience.refresh()
+      patience.goOn()
       yield chunk
     }
   } catch (error) {

@@ -22,7 +22,10 @@ export interface MultipartForm {
   readonly sourceError: () => { readonly error: unknown } | undefined
 }
 
-/** Encodes text fields and one file, in this order, as `multipart/form-data`. `onChunk` is told of progress. */
+/**
+ * Encodes text fields and one file, in this order, as `multipart/form-data`. `onChunk` is told of progress, and throws
+ * when there is no use in going on.
+ */
 export function multipart(
   fields: Readonly<Record<string, string>>,
   file: FileUpload | undefined,

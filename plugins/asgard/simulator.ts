@@ -8,6 +8,7 @@ import { Busboy } from '@fastify/busboy'
 import { systemClock } from '../../core/clock.ts'
 import { demoPauseMs, demoPieces, smallTalk } from '../../core/demo.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
+import { SandboxFiles, SandboxRefusal } from './sandbox-simulator.ts'
 import { asgardEvent, asgardMessage, encodeFrame, listOf, objectOf, parseJson, templateTypes, textOf } from './wire.ts'
 import type {
   AsgardBlob,
@@ -66,6 +67,8 @@ export interface AsgardSimulator {
   readonly botProviderName: string
   readonly apiKey: string
   readonly requests: readonly AsgardSimulatorRequest[]
+  /** How many answers are being given or waited for. */
+  readonly openAnswers: number
   close(): Promise<void>
 }
 
@@ -90,6 +93,9 @@ export async function startAsgardSimulator(options: AsgardSimulatorOptions = {})
     botProviderName,
     apiKey: edge.apiKey,
     requests: edge.requests,
+    get openAnswers() {
+      return edge.openAnswers
+    },
     close: () => edge.close(),
   }
 }
@@ -467,6 +473,10 @@ const refusals: Readonly<Record<string, Refusal>> = {
   '!error-429': refuse(429, 'too many requests', 'RATE_LIMITED', { 'retry-after': '1' }),
   '!error-500': refuse(500, 'internal error', 'INTERNAL'),
   '!error-503': refuse(503, 'being deployed', null, { 'retry-after': '2' }),
+  '!error-detail': {
+    status: 200,
+    body: JSON.stringify({ isSuccess: true, data: { errorDetail: errorDetail('the run failed', 'INVALID_ARGUMENT') } }),
+  },
   '!error-html': { status: 200, headers: { 'content-type': 'text/html' }, body: '<h1>Bad gateway</h1>' },
   '!json-200': refuse(200, 'the message is not valid', 'INVALID_ARGUMENT'),
 }
@@ -487,6 +497,12 @@ class Refused extends Error {
     super(refusal.body)
     this.refusal = refusal
   }
+}
+
+function refusalFor(error: unknown): Refusal {
+  if (error instanceof Refused) return error.refusal
+  if (error instanceof SandboxRefusal) return refuse(error.status, error.message, error.code)
+  return refuse(500, 'internal error', 'INTERNAL')
 }
 
 const invalid = (error: string) => new Refused(refuse(400, error, 'INVALID_ARGUMENT'))
@@ -547,6 +563,8 @@ class EdgeServer {
   readonly #samples: string | undefined
   readonly #channels = new Map<string, Channel>()
   readonly #refused = new Map<string, number>()
+  readonly #sandboxes = new Map<string, SandboxFiles>()
+  openAnswers = 0
 
   constructor(apiKey: string, samples: string | undefined) {
     this.apiKey = apiKey
@@ -578,7 +596,11 @@ class EdgeServer {
     if (this.requests.length > maxRequests) this.requests.shift()
     request.on('error', () => {})
     response.on('error', () => {})
-    response.on('close', () => (seen.left = !response.writableFinished))
+    this.openAnswers += 1
+    response.on('close', () => {
+      seen.left = !response.writableFinished
+      this.openAnswers -= 1
+    })
     try {
       if (path === undefined) throw new Refused(refuse(404, 'bot provider not found', 'BOT_PROVIDER_NOT_FOUND'))
       if (key !== this.apiKey && token !== this.apiKey)
@@ -586,14 +608,14 @@ class EdgeServer {
       await this.#route({ request, response, seen }, path, legacy)
     } catch (error) {
       if (response.headersSent || response.destroyed) return void response.destroy()
-      const refusal = error instanceof Refused ? error.refusal : refuse(500, 'internal error', 'INTERNAL')
+      const refusal = refusalFor(error)
       send(response, refusal.status, refusal.body, refusal.headers)
     }
   }
 
   async #route(call: Call, path: string, legacy: boolean): Promise<void> {
-    const heartbeat = /^\/sandbox\/([^/]+)\/heartbeat$/.exec(path)?.[1]
-    if (heartbeat && call.seen.method === 'POST') return this.#heartbeat(call, decodeURIComponent(heartbeat))
+    const [, sandboxName, inside] = /^\/sandbox\/([^/]+)(\/.+)$/.exec(path) ?? []
+    if (sandboxName && inside) return this.#sandbox(call, decodeURIComponent(sandboxName), inside)
     const name = `${call.seen.method} ${path}`
     const route = Object.hasOwn(this.#routes, name) ? this.#routes[name] : undefined
     if (!route || (legacy && newRoutes.has(name))) throw new Refused(refuse(404, 'not found', 'NOT_FOUND'))
@@ -639,6 +661,15 @@ class EdgeServer {
       this.#delete(channelIn(call))
       send(call.response, 204)
     },
+    'GET /channel-home/download': (call) => {
+      this.#known(channelIn(call))
+      const name = call.seen.query['relative_path']
+      if (name !== homeFile.name) throw new Refused(refuse(404, 'no such file', 'NOT_FOUND'))
+      sendFile(call, homeFile.content, {
+        'content-type': 'application/pdf',
+        'content-disposition': `attachment; filename="${name}"`,
+      })
+    },
     'POST /channel/clear': (call) => {
       const channel = this.#channels.get(channelIn(call))
       if (channel) channel.transcript.length = 0
@@ -681,7 +712,8 @@ class EdgeServer {
       scene: scene ?? sample ?? sceneOf(message, earlier),
       customMessageId: message.customMessageId,
       hint,
-      bypass: call.seen.query['bypass_tool_call_consent'] === 'true',
+      // An answer without a stream knows no bypass.
+      bypass: call.seen.query['bypass_tool_call_consent'] === 'true' && call.seen.path !== '/message',
       viewers: new Set(),
       stop: new AbortController(),
       lastId: '0',
@@ -878,10 +910,14 @@ class EdgeServer {
     answer(call, 200, [{ channelId: channel.internalId, ...blob }])
   }
 
-  #heartbeat(call: Call, name: string): void {
+  async #sandbox(call: Call, name: string, path: string): Promise<void> {
+    const route = `${call.seen.method} ${path}`
+    if (!Object.hasOwn(sandboxRoutes, route)) throw new Refused(refuse(404, 'not found', 'NOT_FOUND'))
     if (![...this.#channels.values()].some(({ sandboxes }) => sandboxes.has(name)))
       throw new Refused(refuse(412, 'sandbox not running', 'FAILED_PRECONDITION'))
-    answer(call, 200, { shutdownAt: new Date(Date.now() + 600_000).toISOString() })
+    const files = this.#sandboxes.get(name) ?? new SandboxFiles()
+    this.#sandboxes.set(name, files)
+    await sandboxRoutes[route]!(call, files)
   }
 
   /** `!sample-NAME`: a recorded stream, byte for byte. */
@@ -926,6 +962,77 @@ class EdgeServer {
     this.#channels.delete(id)
   }
 }
+
+const homeFile = { name: 'report.pdf', content: Buffer.from('%PDF-1.7 a report') } as const
+
+type SandboxRoute = (call: Call, files: SandboxFiles) => void | Promise<void>
+
+const openUrl: SandboxRoute = (call) =>
+  answer(call, 200, { openURL: `https://sandbox.example.com/open/${crypto.randomUUID()}` })
+const done204 = ({ response }: Call): void => send(response, 204)
+const numberIn = (text: string | undefined, otherwise: number): number =>
+  text !== undefined && /^\d+$/.test(text) ? Number(text) : otherwise
+
+/** What a sandbox that runs can be asked. */
+const sandboxRoutes: Readonly<Record<string, SandboxRoute>> = {
+  'POST /heartbeat': (call) => answer(call, 200, { shutdownAt: new Date(Date.now() + 600_000).toISOString() }),
+  'POST /editor/open-url': openUrl,
+  'POST /browser/open-url': openUrl,
+  'POST /browser/session': (call) =>
+    answer(call, 200, { wsUrl: 'wss://sandbox.example.com/browser', token: crypto.randomUUID() }),
+  'GET /fs/list': (call, files) => answer(call, 200, files.list(pathIn(call))),
+  'GET /fs/stat': (call, files) => answer(call, 200, files.stat(pathIn(call))),
+  'GET /fs/file': (call, files) => {
+    const offset = numberIn(call.seen.query['offset_bytes'], 0)
+    const { part, total } = files.read(pathIn(call), offset, numberIn(call.seen.query['limit_bytes'], Infinity))
+    sendFile(call, part, {
+      'content-type': 'application/octet-stream',
+      'x-total-bytes': total,
+      'x-truncated': String(offset + part.length < total),
+    })
+  },
+  'PUT /fs/file': async (call, files) => {
+    const chunks: Buffer[] = []
+    const { file } = await readForm(call, (chunk) => chunks.push(chunk))
+    if (!file) throw invalid('file is required')
+    const mode = numberIn(call.seen.query['mode'], 0o644)
+    const createOnly = call.seen.query['create_only'] === 'true'
+    answer(call, 200, files.write(pathIn(call), Buffer.concat(chunks), { mode, createOnly }))
+  },
+  'POST /fs/mkdir': (call, files) => {
+    files.mkdir(pathIn(call))
+    done204(call)
+  },
+  'DELETE /fs/item': (call, files) => {
+    files.remove(pathIn(call), false)
+    done204(call)
+  },
+  'DELETE /fs/all': (call, files) => {
+    files.remove(pathIn(call), true)
+    done204(call)
+  },
+  'POST /fs/copy': (call, files) => answer(call, 200, files.copy(...pathsIn(call))),
+  'POST /fs/move': (call, files) => {
+    files.move(...pathsIn(call))
+    done204(call)
+  },
+  'GET /fs/watch': (call, files) => {
+    const { response } = call
+    openStream(response)
+    write(response, 'event: ready\ndata: {}\n\n')
+    const stop = files.watch(pathIn(call), call.seen.query['recursive'] === 'true', (change) =>
+      write(response, `event: change\ndata: ${JSON.stringify(change)}\n\n`),
+    )
+    response.on('close', stop)
+  },
+}
+
+const pathIn = ({ seen }: Call): string => seen.query['path'] ?? ''
+const pathsIn = ({ seen: { query } }: Call): [string, string, boolean] => [
+  query['src'] ?? '',
+  query['dst'] ?? '',
+  query['overwrite'] === 'true',
+]
 
 /** What the twin under `/generic` does not have. */
 const newRoutes = new Set(['POST /message/feedback', 'GET /metadata', 'GET /channel/metadata', 'DELETE /channel'])
@@ -1029,6 +1136,11 @@ function send(response: ServerResponse, status: number, body?: string, headers: 
   response.end(body)
 }
 
+function sendFile({ response }: Call, content: Buffer, headers: OutgoingHttpHeaders): void {
+  response.writeHead(200, { ...headers, 'content-length': content.length })
+  response.end(content)
+}
+
 const answer = ({ response }: Call, status: number, content: unknown): void =>
   send(response, status, JSON.stringify({ isSuccess: true, data: content, paging: null, error: null, errorCode: null }))
 
@@ -1091,11 +1203,11 @@ async function readObject({ request, seen }: Call): Promise<JsonObject> {
 
 interface Form {
   readonly fields: Readonly<Record<string, string>>
-  /** The bytes are counted, not kept. */
+  /** The bytes are counted here, and kept only by `onChunk`. */
   readonly file: { readonly name: string; readonly mime: string; readonly bytes: number } | null
 }
 
-async function readForm({ request, seen }: Call): Promise<Form> {
+async function readForm({ request, seen }: Call, onChunk: (chunk: Buffer) => void = () => {}): Promise<Form> {
   const contentType = request.headers['content-type'] ?? ''
   if (!/^multipart\/form-data;.*boundary=/i.test(contentType)) throw invalid('body is not multipart/form-data')
   const fields: Record<string, string> = {}
@@ -1108,7 +1220,10 @@ async function readForm({ request, seen }: Call): Promise<Form> {
     parser.on('field', (name: string, value: string) => (fields[name] = value))
     parser.on('file', (_: string, stream: NodeJS.ReadableStream, name: string, _encoding: string, mime: string) => {
       const counted = (file = { name: name ?? '', mime, bytes: 0 })
-      stream.on('data', (chunk: Buffer) => (counted.bytes += chunk.length))
+      stream.on('data', (chunk: Buffer) => {
+        counted.bytes += chunk.length
+        onChunk(chunk)
+      })
     })
     parser.on('finish', resolve)
     parser.on('error', () => reject(invalid('the form cannot be read')))

@@ -1,17 +1,18 @@
 import { HubError } from '../../core/errors.ts'
+import type { Json } from '../../core/message.ts'
 import type { EventResponse } from '../../core/sse.ts'
 import { AsgardError, lossOf, refusalOf } from './errors.ts'
-import { errorDetailOf, objectOf, readAnswer, readEvent, runFailure } from './wire.ts'
-import type { AsgardEvent, AsgardEventType, AsgardFacts, factKeys } from './wire.ts'
+import { errorDetailOf, factKeys, isEventType, objectOf, readAnswer, readEvent, runFailure } from './wire.ts'
+import type { AsgardEvent, AsgardEventType, AsgardFacts } from './wire.ts'
 
-/** The facts of an event: that of its own type is there, the others are null or absent. */
+/** The facts of an event: that of its own type, unless it was malformed, and of the others none. */
 export type AsgardFact = {
   readonly [Type in AsgardEventType as (typeof factKeys)[Type]]?: AsgardFacts[Type] | null
 }
 
 /**
- * One event of a run. `eventType` is one of the `SseEventType…` constants, or one that a later Asgard brings. What is
- * inside `fact` is typed as Asgard documents it and is not checked.
+ * One event of a run. `eventType` is one of the `SseEventType…` constants, or one that a later Asgard brings. A fact is
+ * typed as Asgard documents it; only what makes it useful is checked, not every field.
  */
 export interface GenericBotSseEvent extends Omit<AsgardEvent, 'fact'> {
   readonly fact: AsgardFact
@@ -73,8 +74,7 @@ export class BotProviderStreamer implements AsyncIterable<GenericBotSseEvent>, D
         if (id !== undefined) this.#lastEventId = id
         const event = readEvent(data)
         if (event.eventType === 'asgard.run.error') throw runError(event)
-        // Documented, and not checked: a wrong type in one field must not cost the event.
-        yield event
+        yield sound(event)
         if (this.#closed || event.eventType === 'asgard.run.done') return
       }
       throw new HubError('upstream_cut')
@@ -86,6 +86,24 @@ export class BotProviderStreamer implements AsyncIterable<GenericBotSseEvent>, D
       this.#response.close()
     }
   }
+}
+
+/** The event, without its fact where that is not what its type says. */
+function sound(event: AsgardEvent): AsgardEvent {
+  const key = isEventType(event.eventType) ? factKeys[event.eventType] : ''
+  const fact = event.fact[key]
+  if (fact === undefined || fact === null || fits(event.eventType, fact)) return event
+  return { ...event, fact: { ...event.fact, [key]: null } }
+}
+
+function fits(type: string, value: Json): boolean {
+  if (typeof value !== 'object' || Array.isArray(value)) return false
+  const fact = objectOf(value)
+  const { messageId, text } = objectOf(fact['message'])
+  if (/^asgard\.message\.(?!user$|feedback$)/.test(type))
+    return typeof messageId === 'string' && typeof text === 'string'
+  if (type === 'asgard.tool_call.consent') return Array.isArray(fact['pendingCalls'])
+  return !type.startsWith('asgard.tool_call.') || typeof objectOf(fact['toolCall'])['toolName'] === 'string'
 }
 
 function runError({ fact }: AsgardEvent): AsgardError {

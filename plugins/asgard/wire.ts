@@ -830,7 +830,8 @@ const noFacts: JsonObject = Object.fromEntries(Object.values(factKeys).map((key)
 
 // ---- Reading what may be anything ----
 
-const isEventType = (type: string): type is AsgardEventType => Object.hasOwn(factKeys, type)
+/** Whether an event's type is documented. */
+export const isEventType = (type: string): type is AsgardEventType => Object.hasOwn(factKeys, type)
 const factKeyOf = (type: string): string => (isEventType(type) ? factKeys[type] : '')
 const isObject = (value: Json | undefined): value is JsonObject =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
