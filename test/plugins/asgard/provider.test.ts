@@ -306,6 +306,7 @@ describe('a failure', () => {
     ['!error-500', { code: 'upstream_failed', notStarted: false, upstream: { status: 500, code: 'INTERNAL' } }],
     ['!error-503', { code: 'bot_unavailable', notStarted: true, retryAfterMs: 2000 }],
     ['!error-html', { code: 'upstream_failed', notStarted: false, upstream: { status: 200 } }],
+    ['!error-detail', { code: 'upstream_rejected', upstream: { status: 200, code: 'INVALID_ARGUMENT' } }],
     ['!json-200', { code: 'upstream_rejected', upstream: { status: 200, code: 'INVALID_ARGUMENT' } }],
   ])('before the stream, %s, is %j', async (text, expected) => {
     const asked = turn(text)
