@@ -63,7 +63,13 @@ export const asgard = defineProvider({
   options,
   async create(settings, context) {
     const simulator = settings.simulated ? await startAsgardSimulator() : undefined
-    const bot = new AsgardBot(clientOf(settings, simulator, context), settings, context)
+    const { apiKey, ...target } = targetOf(settings, simulator, context)
+    const client = new BotProviderClient({
+      ...target,
+      botProviderApiKey: apiKey.reveal(),
+      idleTimeoutMs: settings.idleTimeoutMs,
+    })
+    const bot = new AsgardBot(client, settings, context)
     return {
       respond: (turn) => bot.respond(turn),
       upload: (file, thread, signal) => bot.upload(file, thread, signal),
@@ -76,7 +82,7 @@ export const asgard = defineProvider({
 
 type Simulator = Awaited<ReturnType<typeof startAsgardSimulator>>
 
-function clientOf(settings: Options, simulator: Simulator | undefined, context: PluginContext): BotProviderClient {
+function targetOf(settings: Options, simulator: Simulator | undefined, context: PluginContext) {
   const target = settings.simulated
     ? {
         edgeServerHost: simulator!.url,
@@ -85,16 +91,15 @@ function clientOf(settings: Options, simulator: Simulator | undefined, context: 
         apiKey: new Secret(simulator!.apiKey),
       }
     : settings
-  return new BotProviderClient({
+  return {
     edgeServerHost: target.edgeServerHost,
     namespace: target.namespace,
     botProviderName: target.botProviderName,
-    botProviderApiKey: target.apiKey.reveal(),
+    apiKey: target.apiKey,
     headers: settings.headers,
     fetch: context.fetch,
-    idleTimeoutMs: settings.idleTimeoutMs,
     timeoutMs: settings.timeoutMs,
-  })
+  }
 }
 
 /** Where a turn's run stands upstream. */
@@ -234,6 +239,7 @@ class AsgardBot {
       try {
         yield* this.#connect(turn, leg, place)
         if (leg.end !== 'done' || !leg.stillAsked) continue
+        if (leg.losses > reconnects.tries) throw new HubError('upstream_cut')
         // The pause is still there, so no answer to it has arrived: this one starts nothing twice.
         place = undefined
         leg.end = undefined

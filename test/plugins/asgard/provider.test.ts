@@ -804,11 +804,15 @@ describe('an answer to a question', () => {
     expect(error).toMatchObject({ code: 'upstream_cut', notStarted: false })
   })
 
-  it('that never gets through is given up', async () => {
-    using upstream = await scripted(pause, lost, pauseAgain, lost, pauseAgain, lost, pauseAgain, lost)
-    const { error } = await ask(await answered(upstream), upstream.provider)
+  it.each<[string, readonly Script[]]>([
+    ['is lost', Array.from({ length: 20 }, (_, index) => (index % 2 === 0 ? lost : pauseAgain))],
+    ['only brings the same question', [lost, ...Array.from({ length: 20 }, () => pauseAgain)]],
+  ])('that %s each time is given up', async (_, scripts) => {
+    using upstream = await scripted(pause, ...scripts)
+    const { events, error } = await ask(await answered(upstream), upstream.provider)
+    expect(visible(events)).toEqual([])
     expect(error).toMatchObject({ code: 'upstream_cut', notStarted: false })
-    expect(upstream.cursors.length).toBeLessThan(9)
+    expect(upstream.cursors.length).toBeLessThan(10)
   })
 
   it('that is refused the first time is a refusal', async () => {
