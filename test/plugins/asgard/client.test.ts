@@ -228,7 +228,7 @@ describe('a streamer', () => {
 
   it('is given up after a silence, which is an error', async () => {
     const asked = message('!hang-mid')
-    const impatient = clientOf({ idleTimeoutMs: 80 })
+    const impatient = clientOf({ idleTimeoutMs: 600 })
     const { events, error } = await drained(await impatient.newStreamer(asked))
     expect(typesOf(events)).toContain(SseEventTypeMessageDelta)
     expect(error).toBeInstanceOf(AsgardError)
@@ -894,7 +894,7 @@ describe('the connection', () => {
 
   it('of a download that stands still is given up, one that goes on is not', async () => {
     await using stuck = await upstream((_, response) => void response.write('some'))
-    const file = await clientOf({ edgeServerHost: stuck.url, timeoutMs: 60 }).sandboxFsReadFile('s', '/')
+    const file = await clientOf({ edgeServerHost: stuck.url, timeoutMs: 600 }).sandboxFsReadFile('s', '/')
     expect(await failureOf(new Response(file.body).text())).toMatchObject({ name: 'AsgardError' })
   })
 

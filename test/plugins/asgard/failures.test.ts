@@ -73,7 +73,7 @@ describe('a turn', () => {
     ['!json-200', { fails: 'upstream_rejected' }],
   ])('of %s comes to %j, with one start upstream', async (text, expected) => {
     const isSilent = 'fails' in expected && expected.fails === 'upstream_silent'
-    const options = { ...target(), ...(isSilent ? { idleTimeoutMs: 200 } : {}) }
+    const options = { ...target(), ...(isSilent ? { idleTimeoutMs: 600 } : {}) }
     const provider = await buildProvider(asgard(options), context)
     const turn = turnOf(text, { conversation: { id: `conv_${text}`, name: text } })
     const { events, error } = await collect(provider.respond(turn))

@@ -363,7 +363,7 @@ describe('a failure', () => {
   it.concurrent.each(['!hang', '!heartbeats-only'])(
     'to say anything is silence, after one more try: %s',
     async (text) => {
-      const provider = await buildProvider(asgard({ ...target(), idleTimeoutMs: 60 }), context)
+      const provider = await buildProvider(asgard({ ...target(), idleTimeoutMs: 600 }), context)
       const asked = turn(text)
       const { events, error } = await ask(asked, provider)
       expect(types(events).filter((type) => type !== 'raw')).toEqual([])
@@ -421,7 +421,7 @@ describe('a lost connection', () => {
   })
 
   it('by silence is looked after as well, and ends as silence', async () => {
-    const provider = await buildProvider(asgard({ ...target(), idleTimeoutMs: 60 }), context)
+    const provider = await buildProvider(asgard({ ...target(), idleTimeoutMs: 600 }), context)
     const asked = turn('!hang-mid')
     const { events, error } = await ask(asked, provider)
     expect(deltasOf(events)).toEqual(['This goes on ', 'and then '])
