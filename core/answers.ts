@@ -203,6 +203,7 @@ const conversation = z
   .object({
     id: z.string().describe('`conv_…`'),
     name: z.string().describe('The name the client gave it, or its id.'),
+    title: z.string().exactOptional().describe('What the bot last called it.'),
     createdAt: isoTime,
     updatedAt: isoTime,
   } satisfies Record<keyof ConversationItem, z.ZodType>)

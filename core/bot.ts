@@ -56,4 +56,13 @@ export const toBotItem = (bot: Bot): BotItem => ({
   simulated: bot.provider.simulated ?? false,
 })
 
-const abilities = ['consent', 'files', 'remembers', 'resumes', 'toolOutputs'] as const
+const abilities = [
+  'consent',
+  'feedback',
+  'files',
+  'nudges',
+  'passthrough',
+  'remembers',
+  'resumes',
+  'toolOutputs',
+] as const

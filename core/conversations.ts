@@ -7,10 +7,26 @@ import type { Clock } from './clock.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { HubError } from './errors.ts'
 import { isConversationId, newId } from './ids.ts'
+import type { Logger } from './log.ts'
 import type { ConversationRef, FileRef, Json } from './message.ts'
 import type { Deliverer } from './outbox.ts'
-import type { Thread, Upload } from './plugin.ts'
-import type { ConversationItem, Page, PageOptions, RecordItem, Store } from './store.ts'
+import type { PassthroughAnswer, PassthroughRequest, Thread, Upload } from './plugin.ts'
+import type {
+  ConversationDetails,
+  ConversationItem,
+  FeedbackItem,
+  Page,
+  PageOptions,
+  Rating,
+  RecordItem,
+  Store,
+  TurnPage,
+  TurnPageOptions,
+  TurnRow,
+} from './store.ts'
+
+/** How long an upstream has to take note of feedback. */
+const feedbackTimeoutMs = 10_000
 
 /** What conversations are read from; live turns are stopped through the dispatcher. */
 export interface ConversationsOptions {
@@ -18,12 +34,39 @@ export interface ConversationsOptions {
   readonly store: Store
   readonly dispatcher: Dispatcher
   readonly clock: Clock
+  readonly logger: Logger
   /** Called when something was written to the outbox. */
   readonly onOwed: () => void
   readonly audit: Audit
 }
 
-/** What a principal may see and do beside sending messages: its conversations, their records and files. */
+/** What somebody thinks of an answer. */
+export interface Rated extends Rating {
+  readonly bot: string
+  readonly turn: string
+  /** Which message of the answer; the last one when it is not said. */
+  readonly message?: string | undefined
+  /** Who says it, by a trusted key's word. */
+  readonly speaker?: string | undefined
+}
+
+/** What a request that is passed through is about, so that nobody reaches what is somebody else's. */
+export interface Passage {
+  readonly bot: string
+  /** The dialect it is written in. */
+  readonly dialect: string
+  /** A conversation, by its name or id. */
+  readonly conversation?: string | undefined
+  /** A sandbox, by its name at the upstream. */
+  readonly sandbox?: string | undefined
+  /** It runs tools and asks nobody. */
+  readonly bypassesConsent?: boolean | undefined
+}
+
+/** Sends one request through a passage that was opened. */
+export type SendThrough = (request: PassthroughRequest, signal: AbortSignal) => Promise<PassthroughAnswer>
+
+/** What a principal may see and do beside sending messages: its conversations, their records, files and feedback. */
 export class Conversations {
   readonly #options: ConversationsOptions
 
@@ -53,6 +96,117 @@ export class Conversations {
     options: PageOptions,
   ): Promise<Page<RecordItem>> {
     return this.#options.store.records((await this.find(principal, bot, conversation)).id, options)
+  }
+
+  /**
+   * Everything that was said, from the beginning.
+   * @throws HubError `unknown_bot`, `unknown_conversation`
+   */
+  async recordsByTurn(
+    principal: Principal,
+    bot: string,
+    conversation: string,
+    options: TurnPageOptions,
+  ): Promise<TurnPage> {
+    return this.#options.store.recordsByTurn((await this.find(principal, bot, conversation)).id, options)
+  }
+
+  /**
+   * Its title, and what else its turns have said of it as a whole.
+   * @throws HubError `unknown_bot`, `unknown_conversation`
+   */
+  async details(principal: Principal, bot: string, conversation: string): Promise<ConversationDetails> {
+    const details = await this.#options.store.details((await this.find(principal, bot, conversation)).id)
+    if (!details) throw new HubError('unknown_conversation')
+    return details
+  }
+
+  /**
+   * The turns that have not ended, oldest first, and the one that was accepted last.
+   * @throws HubError `unknown_bot`, `unknown_conversation`
+   */
+  async turns(
+    principal: Principal,
+    bot: string,
+    conversation: string,
+  ): Promise<{ readonly live: readonly TurnRow[]; readonly latest: TurnRow | undefined }> {
+    const { id } = await this.find(principal, bot, conversation)
+    const { store } = this.#options
+    return { live: await store.liveTurns(id), latest: await store.nextTurn(id) }
+  }
+
+  /**
+   * Keeps what somebody thinks of a message, and tells the bot's upstream where it takes such.
+   * @throws HubError `unknown_bot`, `unknown_turn`, `unknown_message`
+   */
+  async rate(principal: Principal, { bot: name, turn: id, message, speaker, ...rating }: Rated): Promise<FeedbackItem> {
+    const { bots, store, dispatcher, clock, logger } = this.#options
+    const bot = bots.find(principal, name)
+    const turn = await dispatcher.turn(principal, id)
+    if (turn.bot !== bot.name) throw new HubError('unknown_turn')
+    const { messages } = await dispatcher.view(id)
+    const rated = message === undefined ? messages.at(-1) : messages.find((each) => each.id === message)
+    if (!rated) throw new HubError('unknown_message', { turn: id })
+    const { conversation } = turn
+    const said = speaker && principal.trusted ? { speaker } : {}
+    const item = await store.addFeedback(
+      { conversation: conversation.id, turn: id, message: rated.id, ...said, ...rating },
+      clock.now(),
+    )
+    const { verdict, comment } = rating
+    const thread = await this.#thread(bot, principal, conversation)
+    const told = { message: rated.id, verdict, ...(comment ? { comment } : {}) }
+    await bot.provider.feedback?.(told, thread, AbortSignal.timeout(feedbackTimeoutMs)).catch((error: unknown) => {
+      logger.warn({ err: error, bot: bot.name, turn: id }, 'the upstream was not told what somebody thinks')
+    })
+    return item
+  }
+
+  /**
+   * What was thought of a turn's messages, or, without one, of a bot's answers to the principal.
+   * @throws HubError `unknown_bot`, `unknown_turn`
+   */
+  async feedback(
+    principal: Principal,
+    { bot, turn }: { readonly bot: string; readonly turn?: string | undefined },
+    options: PageOptions,
+  ): Promise<Page<FeedbackItem>> {
+    const { bots, store, dispatcher } = this.#options
+    const owner = ownerOf(bots.find(principal, bot), principal)
+    if (turn === undefined) return store.feedback(owner, options)
+    return store.feedback({ turn: (await dispatcher.turn(principal, turn)).id }, options)
+  }
+
+  /**
+   * Opens a way for a request of the vendor's own. A conversation has to be the principal's; a sandbox has to be one
+   * that was started in that conversation, or, where none is named, in any of the principal's key.
+   * @throws HubError `unknown_bot`, `passthrough_unsupported`, `unknown_conversation`, `unknown_sandbox`,
+   * `bypass_forbidden`, `shutting_down`
+   */
+  async openPassage(principal: Principal, passage: Passage): Promise<SendThrough> {
+    const { bots, store, dispatcher, audit } = this.#options
+    if (!dispatcher.ready) throw new HubError('shutting_down', { retryAfterMs: 5000 })
+    const bot = bots.find(principal, passage.bot)
+    const { provider } = bot
+    if (!provider.passThrough || bot.manifest.passthrough !== passage.dialect) {
+      throw new HubError('passthrough_unsupported')
+    }
+    if (passage.bypassesConsent && !principal.bypassConsent) throw new HubError('bypass_forbidden')
+    const conversation =
+      passage.conversation === undefined ? undefined : await this.find(principal, bot.name, passage.conversation)
+    if (passage.sandbox !== undefined) {
+      const users = await store.sandboxUsers(ownerOf(bot, principal), passage.sandbox)
+      const isTheirs = conversation ? users.includes(conversation.id) : users.length > 0
+      if (!isTheirs) throw new HubError('unknown_sandbox')
+    }
+    const thread = conversation && (await this.#thread(bot, principal, conversation))
+    return async (request, signal) => {
+      if (passage.bypassesConsent) {
+        const details = { path: `/${request.path.join('/')}` }
+        audit.record({ what: 'consent bypassed', by: principal.key, bot: bot.name, details })
+      }
+      return provider.passThrough!(request, thread, signal)
+    }
   }
 
   /**

@@ -43,6 +43,8 @@ export interface Inbound {
   readonly payload?: JsonObject | undefined
   readonly debug?: boolean | undefined
   readonly bypassConsent?: boolean | undefined
+  /** It has no words and only wakes the bot. */
+  readonly nudge?: boolean | undefined
   /** The channel is owed the turn's end, and delivers it from the outbox. */
   readonly owed?: boolean
   /** Its client does not stay: the turn goes on though nobody listens. */
@@ -134,6 +136,9 @@ export class Dispatcher {
     const principal = speakingFor(caller, inbound.user)
     const bot = this.#bots.find(principal, inbound.bot)
     if (inbound.bypassConsent && !principal.bypassConsent) throw new HubError('bypass_forbidden')
+    if (inbound.nudge && !bot.manifest.nudges) {
+      throw new HubError('invalid_request', { message: 'This bot cannot be nudged. Send it a message.' })
+    }
     // A bot that is out of order takes nothing new; what it has answered before is still there to be had.
     const outOfOrder = inbound.acceptAnyway ? undefined : bot.gate.outOfOrder
     const input = await this.#toAccept(bot, principal, inbound)
@@ -171,6 +176,7 @@ export class Dispatcher {
       files: await this.#files(owner, inbound),
       ...(inbound.payload ? { payload: inbound.payload } : {}),
       ...(inbound.speaker && principal.trusted ? { speaker: inbound.speaker } : {}),
+      ...(inbound.nudge ? { nudge: true } : {}),
     }
     return {
       ...owner,
@@ -178,7 +184,12 @@ export class Dispatcher {
       conversation: conversationOf(inbound),
       newConversation: newId('conv'),
       message,
-      fingerprint: digest(message.text, JSON.stringify(inbound.files ?? []), JSON.stringify(message.payload ?? null)),
+      fingerprint: digest(
+        message.text,
+        JSON.stringify(inbound.files ?? []),
+        JSON.stringify(message.payload ?? null),
+        ...(message.nudge ? ['nudge'] : []),
+      ),
       channel: inbound.channel,
       debug: bot.raw || (principal.trusted && (inbound.debug ?? false)),
       bypassConsent: inbound.bypassConsent ?? false,

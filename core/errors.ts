@@ -60,6 +60,9 @@ export const failures = {
   unknown_bot: { status: 404, retryable: false, en: 'There is no such bot. GET /api/v1/bots lists those you may use.' },
   unknown_turn: { status: 404, retryable: false, en: 'There is no such turn.' },
   unknown_conversation: { status: 404, retryable: false, en: 'There is no such conversation.' },
+  unknown_message: { status: 404, retryable: false, en: 'There is no such message of the bot.' },
+  unknown_sandbox: { status: 404, retryable: false, en: 'No sandbox of that name was started in your conversations.' },
+  passthrough_unsupported: { status: 404, retryable: false, en: "This bot's platform has no such call." },
   unknown_file: { status: 404, retryable: false, en: 'There is no such file in this conversation.' },
   method_not_allowed: {
     status: 405,

@@ -114,7 +114,7 @@ async function build(config: CheckedConfig, folder: string, services: Services):
   const outbox = new Outbox({ store, clock, logger, deliverer: (lane) => delivererOf(lane, mounted, built) })
   const onOwed = () => outbox.wake()
   const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics, onOwed })
-  const conversations = new Conversations({ bots, store, dispatcher, clock, audit, onOwed })
+  const conversations = new Conversations({ bots, store, dispatcher, clock, logger, audit, onOwed })
   for (const [name, spec] of config.channels) {
     const { bots: offered, origins } = spec.options as { bots?: readonly string[]; origins?: readonly string[] }
     const context: ChannelContext = {

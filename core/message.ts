@@ -12,6 +12,8 @@ export interface Message {
   readonly files: readonly FileRef[]
   /** Anything the client wants its bot to see beside the text. */
   readonly payload?: JsonObject
+  /** It has no words and only wakes the bot: what comes of it is kept where the bot says something. */
+  readonly nudge?: true
   /** Who says it, where the conversation is not theirs alone; else its user does. */
   readonly speaker?: string
 }

@@ -23,6 +23,12 @@ export interface ProviderManifest {
   readonly consent?: boolean
   /** May ask the client for tool outputs. */
   readonly toolOutputs?: boolean
+  /** Tells its upstream what people think of its messages: has `feedback`. */
+  readonly feedback?: boolean
+  /** Takes messages that say nothing and only wake the bot, `message.nudge`. */
+  readonly nudges?: boolean
+  /** The dialect in which requests can be passed through to the upstream as they are: has `passThrough`. */
+  readonly passthrough?: string
   /** Longest silence of the upstream, in ms; 60,000 if not said. */
   readonly idleTimeoutMs?: number
 }
@@ -44,6 +50,33 @@ export interface Upload {
   readonly stream: AsyncIterable<Uint8Array>
 }
 
+/** What somebody thinks of one message, by the id that the provider gave it. */
+export interface MessageRating {
+  readonly message: string
+  readonly verdict: 'good' | 'bad'
+  readonly comment?: string
+}
+
+/** A request in the vendor's own dialect that the hub has no word for. Whoever asks may ask it: that was checked. */
+export interface PassthroughRequest {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  /** Segments of the path below the bot's own address at the upstream, not encoded: `['sandbox', name, 'fs', 'list']`. */
+  readonly path: readonly string[]
+  readonly query: Readonly<Record<string, string>>
+  /** What the body is, and nothing about who sends it. Names are in lower case. */
+  readonly headers: Readonly<Record<string, string>>
+  /** Can be read once, and throws when it is over its limit. */
+  readonly body?: AsyncIterable<Uint8Array>
+}
+
+/** What the upstream answered: always a success, since a refusal is thrown. Leaving `body` ends the connection. */
+export interface PassthroughAnswer {
+  readonly status: number
+  /** What the body is. Names are in lower case. */
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: AsyncIterable<Uint8Array>
+}
+
 /** A bot's way to its upstream. `respond` is all it needs; the rest is declared in the manifest. */
 export interface Provider {
   readonly respond: Respond
@@ -55,6 +88,13 @@ export interface Provider {
   release?(turn: Turn): Promise<void>
   /** Deletes the conversation upstream. What throws is called again later, for days; one that is gone is no error. */
   forget?(thread: Thread, signal: AbortSignal): Promise<void>
+  /** Says upstream what somebody thinks of a message. Needs `feedback`. */
+  feedback?(rating: MessageRating, thread: Thread, signal: AbortSignal): Promise<void>
+  /**
+   * Sends a request as it is, with the bot's own key, and with the upstream's name for the thread where it is about
+   * one. Both bodies are streamed. Needs `passthrough`.
+   */
+  passThrough?(request: PassthroughRequest, thread: Thread | undefined, signal: AbortSignal): Promise<PassthroughAnswer>
   close?(): void | Promise<void>
 }
 

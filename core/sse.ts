@@ -180,6 +180,8 @@ export function connectionError(error: unknown, signal?: AbortSignal): unknown {
   if (signal?.aborted) return signal.reason
   if (error instanceof HubError) return error
   const cause = error instanceof Error ? error.cause : undefined
+  // What failed is the body that was being sent.
+  if (cause instanceof HubError) return cause
   const codes = [cause, ...(cause instanceof AggregateError ? (cause.errors as unknown[]) : [])].map((each) =>
     each instanceof Error && 'code' in each ? String(each.code) : '',
   )

@@ -168,8 +168,43 @@ export interface Appended {
 export interface ConversationItem {
   readonly id: string
   readonly name: string
+  /** What the bot last called it, by `conversation.updated`. */
+  readonly title?: string
   readonly createdAt: number
   readonly updatedAt: number
+}
+
+/** What the events of a conversation's turns have said of it as a whole. */
+export interface ConversationDetails extends ConversationItem {
+  /** What the bot last said of where it stands, in the upstream's own word. */
+  readonly status?: string
+  /** The sandboxes that were started in it, by name. */
+  readonly sandboxes: readonly { readonly name: string; readonly blueprint: string }[]
+}
+
+/** What somebody thinks of an answer. */
+export interface Rating {
+  readonly verdict: 'good' | 'bad'
+  readonly comment?: string
+  /** From 1 to 5. */
+  readonly rating?: number
+  readonly tags?: readonly string[]
+}
+
+/** A rating of one message of a turn. The same speaker's next one on the message takes its place. */
+export interface NewFeedback extends Rating {
+  readonly conversation: string
+  readonly turn: string
+  readonly message: string
+  /** Who says it, where the conversation is not theirs alone. */
+  readonly speaker?: string
+}
+
+/** Feedback as it was stored; `at` in ms since the epoch. */
+export interface FeedbackItem extends NewFeedback {
+  /** A decimal number; later feedback has a higher one. */
+  readonly id: string
+  readonly at: number
 }
 
 /** One thing that was said in a conversation. `partial` marks the answer of a turn that did not complete. */
@@ -243,7 +278,17 @@ export interface Store {
   /** What the provider keeps with the conversation. */
   thread(conversation: string): Promise<Json | undefined>
   conversations(owner: Owner, options: PageOptions): Promise<Page<ConversationItem>>
+  /** Undefined when there is no such conversation. */
+  details(conversation: string): Promise<ConversationDetails | undefined>
+  /** In which conversations of a key with a bot a sandbox was started: their ids. */
+  sandboxUsers(owner: Pick<Owner, 'bot' | 'key'>, sandbox: string): Promise<readonly string[]>
   records(conversation: string, options: PageOptions): Promise<Page<RecordItem>>
+  /** Everything that was said in up to `limit` turns, in the order in which the turns were accepted. */
+  recordsByTurn(conversation: string, options: TurnPageOptions): Promise<TurnPage>
+  /** Feedback takes the place of what its speaker said of the message before. */
+  addFeedback(feedback: NewFeedback, at: number): Promise<FeedbackItem>
+  /** Oldest first. */
+  feedback(of: { readonly turn: string } | Owner, options: PageOptions): Promise<Page<FeedbackItem>>
   /**
    * What a model is shown: the last `limit` records, oldest first, without partial and empty ones; only those before
    * the turn `before` when it is given.
@@ -294,6 +339,20 @@ export interface Backlog {
 export interface PageOptions {
   readonly before?: string
   readonly limit: number
+}
+
+/** Which part of a conversation, read from its beginning. */
+export interface TurnPageOptions {
+  /** The id of a turn, or `after` of the page before this one: only what comes behind it. */
+  readonly after?: string
+  readonly limit: number
+}
+
+/** A part of a conversation, read from its beginning. */
+export interface TurnPage {
+  readonly items: readonly RecordItem[]
+  /** For the next page; absent when this is the last one. */
+  readonly after?: string
 }
 
 /** The same store, whose failures all say `store_unavailable`, whatever its driver throws. */

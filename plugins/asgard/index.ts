@@ -10,6 +10,8 @@ import type { Answers, Turn } from '../../core/turn.ts'
 import { BotProviderClient } from './client.ts'
 import { silentAfter } from './edge.ts'
 import { AsgardError, hubErrorOf } from './errors.ts'
+import { passThrough, sendFeedback } from './passthrough.ts'
+import type { PassthroughTarget } from './passthrough.ts'
 import { startAsgardSimulator } from './simulator.ts'
 import type { BotProviderStreamer, GenericBotSseEvent } from './streamer.ts'
 import { AnswerReader, consentAnswer } from './wire.ts'
@@ -59,14 +61,24 @@ type Options = z.output<typeof options>
  * @example bots: { support: asgard(), demo: asgard({ simulated: true }) }
  */
 export const asgard = defineProvider({
-  manifest: { name: 'asgard', remembers: true, resumes: true, files: true, consent: true, idleTimeoutMs },
+  manifest: {
+    name: 'asgard',
+    remembers: true,
+    resumes: true,
+    files: true,
+    consent: true,
+    feedback: true,
+    nudges: true,
+    passthrough: 'asgard',
+    idleTimeoutMs,
+  },
   options,
   async create(settings, context) {
     const simulator = settings.simulated ? await startAsgardSimulator() : undefined
-    const { apiKey, ...target } = targetOf(settings, simulator, context)
+    const target = targetOf(settings, simulator, context)
     const client = new BotProviderClient({
       ...target,
-      botProviderApiKey: apiKey.reveal(),
+      botProviderApiKey: target.apiKey.reveal(),
       idleTimeoutMs: settings.idleTimeoutMs,
     })
     const bot = new AsgardBot(client, settings, context)
@@ -75,6 +87,8 @@ export const asgard = defineProvider({
       upload: (file, thread, signal) => bot.upload(file, thread, signal),
       release: (turn) => bot.release(turn),
       forget: (thread) => bot.forget(thread),
+      feedback: (rating, thread, signal) => sendFeedback(target, rating, channelOf(thread), signal),
+      passThrough: (request, thread, signal) => passThrough(target, request, thread && channelOf(thread), signal),
       ...(simulator ? { simulated: true, close: () => simulator.close() } : {}),
     }
   },
@@ -82,7 +96,7 @@ export const asgard = defineProvider({
 
 type Simulator = Awaited<ReturnType<typeof startAsgardSimulator>>
 
-function targetOf(settings: Options, simulator: Simulator | undefined, context: PluginContext) {
+function targetOf(settings: Options, simulator: Simulator | undefined, context: PluginContext): PassthroughTarget {
   const target = settings.simulated
     ? {
         edgeServerHost: simulator!.url,
@@ -318,7 +332,7 @@ class AsgardBot {
       customChannelId: channel,
       customMessageId: messageIdOf(turn.message.id),
       text: turn.message.text,
-      action: 'NONE',
+      action: turn.message.nudge ? 'NUDGE' : 'NONE',
       ...(blobIds.length > 0 ? { blobIds } : {}),
       ...(Object.keys(payload).length > 0 ? { payload } : {}),
     }

@@ -1,4 +1,5 @@
-import type { AcceptInput, ConversationItem, Owner, Page, PageOptions } from '../../core/store.ts'
+import type { NumberedEvent } from '../../core/events.ts'
+import type { AcceptInput, ConversationDetails, ConversationItem, Owner, Page, PageOptions } from '../../core/store.ts'
 import type { ConversationRef, Json } from '../../core/message.ts'
 import { toPage } from './sql.ts'
 import type { Sql } from './sql.ts'
@@ -89,8 +90,8 @@ export class ConversationTable {
   }
 
   list(owner: Owner, { before, limit }: PageOptions): Page<ConversationItem> {
-    const rows = this.#sql.all<{ id: string; name: string; created_at: number; updated_at: number }>(
-      `SELECT id, name, created_at, updated_at FROM conversations
+    const rows = this.#sql.all<DetailColumns>(
+      `SELECT ${detailColumns} FROM conversations
        WHERE bot = ? AND key = ? AND user = ? AND (updated_at, id) < (?, ?)
        ORDER BY updated_at DESC, id DESC LIMIT ?`,
       owner.bot,
@@ -99,16 +100,48 @@ export class ConversationTable {
       ...placeBefore(before),
       limit + 1,
     )
-    return toPage(
-      rows,
-      limit,
-      (row) => `${row.updated_at}.${row.id}`,
-      (row) => ({
-        id: row.id,
-        name: row.name,
-        createdAt: row.created_at,
-        updatedAt: row.updated_at,
-      }),
+    return toPage(rows, limit, (row) => `${row.updated_at}.${row.id}`, toItem)
+  }
+
+  details(conversation: string): ConversationDetails | undefined {
+    const row = this.#sql.get<DetailColumns>(`SELECT ${detailColumns} FROM conversations WHERE id = ?`, conversation)
+    if (!row) return undefined
+    const sandboxes = this.#sql.all<ConversationDetails['sandboxes'][number]>(
+      'SELECT name, blueprint FROM sandboxes WHERE conversation = ? ORDER BY name',
+      conversation,
+    )
+    return { ...toItem(row), ...(row.status === null ? {} : { status: row.status }), sandboxes }
+  }
+
+  sandboxUsers({ bot, key }: Pick<Owner, 'bot' | 'key'>, sandbox: string): readonly string[] {
+    return this.#sql
+      .all<{ id: string }>(
+        `SELECT c.id FROM sandboxes JOIN conversations c ON c.id = sandboxes.conversation
+         WHERE sandboxes.name = ? AND c.bot = ? AND c.key = ?`,
+        sandbox,
+        bot,
+        key,
+      )
+      .map(({ id }) => id)
+  }
+
+  /** What an event says of its conversation as a whole. */
+  note(conversation: string, event: NumberedEvent): void {
+    if (event.type === 'conversation.updated') {
+      this.#sql.run(
+        'UPDATE conversations SET title = COALESCE(?, title), status = COALESCE(?, status) WHERE id = ?',
+        event.title ?? null,
+        event.status ?? null,
+        conversation,
+      )
+    }
+    if (event.type !== 'sandbox.started' && event.type !== 'sandbox.ready') return
+    this.#sql.run(
+      `INSERT INTO sandboxes (name, conversation, blueprint) VALUES (?, ?, ?)
+       ON CONFLICT DO UPDATE SET blueprint = excluded.blueprint`,
+      event.name,
+      conversation,
+      event.blueprint,
     )
   }
 
@@ -117,6 +150,25 @@ export class ConversationTable {
     this.#sql.run('DELETE FROM conversations WHERE id = ?', conversation)
   }
 }
+
+const detailColumns = 'id, name, title, status, created_at, updated_at'
+
+interface DetailColumns {
+  readonly id: string
+  readonly name: string
+  readonly title: string | null
+  readonly status: string | null
+  readonly created_at: number
+  readonly updated_at: number
+}
+
+const toItem = (row: DetailColumns): ConversationItem => ({
+  id: row.id,
+  name: row.name,
+  ...(row.title === null ? {} : { title: row.title }),
+  createdAt: row.created_at,
+  updatedAt: row.updated_at,
+})
 
 /** A cursor is the place of the oldest item of the page it came with. */
 function placeBefore(cursor: string | undefined): [time: number, id: string] {

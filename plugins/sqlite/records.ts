@@ -1,4 +1,4 @@
-import type { AcceptInput, Append, Page, PageOptions, RecordItem } from '../../core/store.ts'
+import type { AcceptInput, Append, Page, PageOptions, RecordItem, TurnPage, TurnPageOptions } from '../../core/store.ts'
 import type { HistoryMessage } from '../../core/message.ts'
 import { toPage } from './sql.ts'
 import type { Sql } from './sql.ts'
@@ -38,33 +38,36 @@ export class RecordTable {
   }
 
   list(conversation: string, { before, limit }: PageOptions): Page<RecordItem> {
-    const rows = this.#sql.all<{
-      number: number
-      turn: string
-      role: RecordItem['role']
-      text: string
-      partial: number
-      at: number
-    }>(
+    const rows = this.#sql.all<RecordColumns>(
       `SELECT number, turn, role, text, partial, at FROM records WHERE conversation = ? AND number < ?
        ORDER BY number DESC LIMIT ?`,
       conversation,
       before === undefined ? Number.MAX_SAFE_INTEGER : Number(before),
       limit + 1,
     )
-    return toPage(
-      rows,
-      limit,
-      (row) => String(row.number),
-      (row) => ({
-        id: String(row.number),
-        role: row.role,
-        text: row.text,
-        turn: row.turn,
-        at: row.at,
-        ...(row.partial ? { partial: true } : {}),
-      }),
+    return toPage(rows, limit, (row) => String(row.number), toRecord)
+  }
+
+  byTurn(conversation: string, { after = '', limit }: TurnPageOptions): TurnPage {
+    const turns = this.#sql
+      .all<{ turn_number: number }>(
+        `SELECT DISTINCT turn_number FROM records
+         WHERE conversation = ? AND turn_number > COALESCE((SELECT number FROM turns WHERE id = ?), CAST(? AS INTEGER))
+         ORDER BY turn_number LIMIT ?`,
+        conversation,
+        after,
+        after,
+        limit,
+      )
+      .map((row) => row.turn_number)
+    const rows = this.#sql.all<RecordColumns>(
+      `SELECT number, turn, role, text, partial, at FROM records
+       WHERE conversation = ? AND turn_number BETWEEN ? AND ? ORDER BY turn_number, number`,
+      conversation,
+      turns[0] ?? 0,
+      turns.at(-1) ?? 0,
     )
+    return { items: rows.map(toRecord), ...(turns.length < limit ? {} : { after: String(turns.at(-1)) }) }
   }
 
   /** What a model is shown. */
@@ -83,3 +86,21 @@ export class RecordTable {
       .toReversed()
   }
 }
+
+interface RecordColumns {
+  readonly number: number
+  readonly turn: string
+  readonly role: RecordItem['role']
+  readonly text: string
+  readonly partial: number
+  readonly at: number
+}
+
+const toRecord = (row: RecordColumns): RecordItem => ({
+  id: String(row.number),
+  role: row.role,
+  text: row.text,
+  turn: row.turn,
+  at: row.at,
+  ...(row.partial ? { partial: true } : {}),
+})

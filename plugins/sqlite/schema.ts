@@ -134,4 +134,31 @@ export const migrations: readonly string[] = [
   CREATE INDEX outbox_due ON outbox (next_at) WHERE state = 'pending';
   CREATE INDEX outbox_by_turn ON outbox (turn);
   `,
+  `
+  ALTER TABLE conversations ADD COLUMN title TEXT;
+  ALTER TABLE conversations ADD COLUMN status TEXT;
+
+  CREATE TABLE sandboxes (
+    name TEXT NOT NULL,
+    conversation TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+    blueprint TEXT NOT NULL,
+    PRIMARY KEY (name, conversation)
+  ) WITHOUT ROWID;
+  CREATE INDEX sandboxes_by_conversation ON sandboxes (conversation);
+
+  CREATE TABLE feedback (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    conversation TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+    turn TEXT NOT NULL,
+    message TEXT NOT NULL,
+    speaker TEXT NOT NULL,
+    verdict TEXT NOT NULL,
+    comment TEXT,
+    rating INTEGER,
+    tags TEXT,
+    at INTEGER NOT NULL,
+    UNIQUE (turn, message, speaker)
+  );
+  CREATE INDEX feedback_by_conversation ON feedback (conversation, number);
+  `,
 ]

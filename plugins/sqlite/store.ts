@@ -7,9 +7,12 @@ import type {
   AuditEntry,
   AuditItem,
   Backlog,
+  ConversationDetails,
   ConversationItem,
   Delivery,
   DeliveryState,
+  FeedbackItem,
+  NewFeedback,
   Owner,
   Page,
   PageOptions,
@@ -17,12 +20,15 @@ import type {
   Recovered,
   Store,
   StoredFile,
+  TurnPage,
+  TurnPageOptions,
   TurnResult,
   TurnRow,
 } from '../../core/store.ts'
 import type { NumberedEvent } from '../../core/events.ts'
 import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject } from '../../core/message.ts'
 import { ConversationTable } from './conversations.ts'
+import { FeedbackTable } from './feedback.ts'
 import { OutboxTable } from './outbox.ts'
 import { RecordTable } from './records.ts'
 import { Sql, toPage } from './sql.ts'
@@ -35,6 +41,7 @@ export class SqliteStore implements Store {
   readonly #conversations: ConversationTable
   readonly #records: RecordTable
   readonly #outbox: OutboxTable
+  readonly #feedback: FeedbackTable
   readonly #turns: TurnTable
 
   constructor(database: Database.Database, lock?: Database.Database) {
@@ -44,6 +51,7 @@ export class SqliteStore implements Store {
     this.#conversations = new ConversationTable(sql)
     this.#records = new RecordTable(sql)
     this.#outbox = new OutboxTable(sql)
+    this.#feedback = new FeedbackTable(sql)
     const { boot } = sql.get<{ boot: number }>('UPDATE meta SET boot = boot + 1 RETURNING boot')!
     this.#turns = new TurnTable(sql, boot, {
       conversations: this.#conversations,
@@ -108,6 +116,14 @@ export class SqliteStore implements Store {
     return this.#conversations.list(owner, options)
   }
 
+  async details(conversation: string): Promise<ConversationDetails | undefined> {
+    return this.#conversations.details(conversation)
+  }
+
+  async sandboxUsers(owner: Pick<Owner, 'bot' | 'key'>, sandbox: string): Promise<readonly string[]> {
+    return this.#conversations.sandboxUsers(owner, sandbox)
+  }
+
   async forget(conversation: string, owed?: Omit<Delivery, 'attempts'>): Promise<void> {
     this.#sql.atomically(() => {
       this.#conversations.forget(conversation)
@@ -117,6 +133,18 @@ export class SqliteStore implements Store {
 
   async records(conversation: string, options: PageOptions): Promise<Page<RecordItem>> {
     return this.#records.list(conversation, options)
+  }
+
+  async recordsByTurn(conversation: string, options: TurnPageOptions): Promise<TurnPage> {
+    return this.#records.byTurn(conversation, options)
+  }
+
+  async addFeedback(feedback: NewFeedback, at: number): Promise<FeedbackItem> {
+    return this.#feedback.add(feedback, at)
+  }
+
+  async feedback(of: { readonly turn: string } | Owner, options: PageOptions): Promise<Page<FeedbackItem>> {
+    return this.#feedback.page(of, options)
   }
 
   async history(conversation: string, limit: number, before?: string): Promise<readonly HistoryMessage[]> {

@@ -134,7 +134,7 @@ export class TurnTable {
     )
     const turn = this.turn(input.turn)!
     this.#addEvent(number, { seq: 1, ...startedEvent(turn) })
-    this.#records.addUser(conversation.id, number, input)
+    if (!input.message.nudge) this.#records.addUser(conversation.id, number, input)
     this.#conversations.touch(conversation.id, input.at)
     for (const lane of input.owedTo ?? []) this.#outbox.owe(number, lane)
     return turn
@@ -168,7 +168,10 @@ export class TurnTable {
         refused.push(step.turn)
         continue
       }
-      for (const event of step.events) this.#addEvent(turn.number, event)
+      for (const event of step.events) {
+        this.#addEvent(turn.number, event)
+        this.#conversations.note(turn.conversation, event)
+      }
       this.#changeTurn(turn.number, step)
       if (step.thread !== undefined) {
         this.#conversations.setThread(turn.conversation, step.thread)
@@ -177,7 +180,7 @@ export class TurnTable {
         deliveries += this.#outbox.addAll(turn.number, step)
       }
       if (!step.status || !isEnded(step.status)) continue
-      this.#records.addBot(turn, step)
+      if (step.result?.text || !this.#isNudge(turn.number)) this.#records.addBot(turn, step)
       this.#conversations.touch(turn.conversation, step.at)
       const next = this.#claimNext(turn.conversation)
       if (next) claimed.push(next)
@@ -203,6 +206,12 @@ export class TurnTable {
       step.status && isEnded(step.status) ? step.at : null,
       number,
     )
+  }
+
+  /** A nudge leaves no record, unless something is said to it. */
+  #isNudge(number: number): boolean {
+    const nudge = "SELECT 1 FROM turns WHERE number = ? AND json_extract(message, '$.nudge')"
+    return this.#sql.get(nudge, number) !== undefined
   }
 
   #claimNext(conversation: string): TurnRow | undefined {

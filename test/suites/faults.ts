@@ -35,10 +35,30 @@ const wait429 = 'says of a 429 that nothing was started, and how long to wait'
 const refused500 = 'does not take a 500 for nothing started'
 const stops = 'stops at once when its signal aborts, and leaves the upstream'
 const consents = 'waits for consent, and does what was decided'
+const rates = 'tells its upstream what people think of its messages'
 const restarts = 'goes on where a restart of the hub broke it off, without asking again'
 
 /** Providers, each with one fault. */
 export const providerFaults: readonly Fault<ProviderSubject>[] = [
+  {
+    does: 'keeps what people say of its messages to itself',
+    caughtBy: rates,
+    says: /good/,
+    subject: providing(asgardSubject, ({ feedback, ...rest }) => ({
+      ...rest,
+      feedback: ({ message, verdict }, ...more) => feedback!({ message, verdict }, ...more),
+    })),
+  },
+  {
+    does: 'lets requests that are passed through out of its own address',
+    caughtBy: 'passes requests of its dialect through as they are, with its own key',
+    says: /answered with 200/,
+    subject: providing(asgardSubject, ({ passThrough, ...rest }) => ({
+      ...rest,
+      passThrough: ({ path, ...request }, ...more) =>
+        passThrough!({ ...request, path: path.filter((segment) => segment !== '..') }, ...more),
+    })),
+  },
   {
     does: 'loses the last word',
     caughtBy: saysAll,
@@ -645,6 +665,33 @@ const oneHub = 'belongs to one hub at a time, and to the next as soon as the fir
 
 /** Stores, each with one fault. */
 export const storeFaults: readonly Fault<StoreSubject>[] = [
+  {
+    does: 'reads a conversation by time',
+    caughtBy: 'reads a conversation from its beginning, turn by turn',
+    says: /turn_\d+ user/,
+    subject: storing((store) => ({
+      async recordsByTurn(conversation, options) {
+        const page = await store.recordsByTurn(conversation, options)
+        return { ...page, items: page.items.toSorted((a, b) => Number(a.id) - Number(b.id)) }
+      },
+    })),
+  },
+  {
+    does: 'shows a sandbox to every key',
+    caughtBy: 'keeps what a bot says of a conversation: its title, its status and the sandboxes in it',
+    says: /conv_/,
+    subject: storing((store) => ({
+      sandboxUsers: (_, sandbox) => store.sandboxUsers({ bot: 'bot', key: 'local' }, sandbox),
+    })),
+  },
+  {
+    does: 'forgets who said what of an answer',
+    caughtBy: 'keeps what people think of answers, the last word of each on a message',
+    says: /deeply equal/,
+    subject: storing((store) => ({
+      addFeedback: (feedback, at) => store.addFeedback({ ...feedback, speaker: 'anybody' }, at),
+    })),
+  },
   {
     does: 'accepts a message twice',
     caughtBy: known,

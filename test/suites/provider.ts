@@ -57,7 +57,7 @@ export const providerSuite = (name: string, subject: ProviderSubject): void =>
 const noUpstream = ({ dialect }: ProviderSubject) => (dialect ? undefined : 'it has no upstream')
 /** Skips what the manifest does not claim. */
 const unless =
-  (ability: 'consent' | 'toolOutputs' | 'files' | 'resumes') =>
+  (ability: 'consent' | 'feedback' | 'passthrough' | 'toolOutputs' | 'files' | 'resumes') =>
   ({ manifest }: ProviderSubject) =>
     manifest[ability] ? undefined : `its manifest has no \`${ability}\``
 
@@ -501,6 +501,64 @@ export const providerCases: readonly Case<ProviderSubject>[] = [
       const named = given(filesOf, 'filesOf')(stage.upstream.messages[0]!)
       expect(named).toHaveLength(1)
       expect(JSON.stringify(upstream)).toContain(JSON.stringify(named[0]))
+    },
+  },
+  {
+    title: 'tells its upstream what people think of its messages',
+    skip: unless('feedback'),
+    async run(subject) {
+      await using stage = await setStage(subject, (reply) => reply.tell('rate me'))
+      const turn = turnOf('hello')
+      const { events } = await stage.says(turn)
+      const message = events.find((event) => event.type === 'message.completed')!.message
+      const tell = given(stage.provider.feedback?.bind(stage.provider), 'feedback')
+      const thread = { bot: 'bot', principal: turn.principal, conversation: turn.conversation }
+      const ratings = [
+        { message, verdict: 'good' },
+        { message, verdict: 'bad', comment: 'no "good"\n文' },
+      ] as const
+      const { signal } = new AbortController()
+      for (const rating of ratings) await within(tell(rating, thread, signal), 'the feedback')
+      const { ratingOf } = subject.dialect ?? {}
+      const told = stage.upstream.requests.flatMap((request) => given(ratingOf, 'ratingOf')(request) ?? [])
+      expect(told).toEqual(ratings)
+      expect(stage.upstream.messages, 'nothing is asked for it').toHaveLength(1)
+    },
+  },
+  {
+    title: 'passes requests of its dialect through as they are, with its own key',
+    skip: unless('passthrough'),
+    async run(subject) {
+      await using stage = await setStage(subject, (reply) => reply.tell('hello'))
+      const pass = given(stage.provider.passThrough?.bind(stage.provider), 'passThrough')
+      const left = new AbortController()
+      const words = ['{"a":', '"文 b"}']
+      async function* body() {
+        for (const word of words) yield new TextEncoder().encode(word)
+      }
+      const { principal, conversation } = turnOf('')
+      const thread = { bot: 'bot', principal, conversation }
+      const headers = { 'content-type': 'application/json' }
+      const request = { method: 'POST', path: ['a b/c', 'd'], query: { e: 'f&g' }, headers, body: body() } as const
+      const answer = await within(pass(request, thread, left.signal), 'the answer')
+      const [seen] = stage.upstream.requests
+      expect(seen!.path.endsWith('/a%20b%2Fc/d')).toBe(true)
+      expect(seen).toMatchObject({ method: 'POST', query: { e: 'f&g' }, headers, text: words.join('') })
+      expect(JSON.stringify(seen!.headers)).toContain(subject.dialect!.secret)
+      expect([answer.status, answer.headers['content-type']]).toEqual([200, 'application/json'])
+      expect(JSON.stringify(answer.headers)).not.toContain(subject.dialect!.secret)
+      expect((await Array.fromAsync(stepByStep(answer.body))).length).toBeGreaterThan(0)
+
+      const refusalOf = (path: readonly string[]) =>
+        pass({ method: 'GET', path, query: {}, headers: {} }, undefined, left.signal).then(
+          ({ status }) => `it was answered with ${status}`,
+          (error: unknown) => error,
+        )
+      for (const path of [['..', 'x'], ['a', '.'], ['']]) expect(await refusalOf(path)).toBeInstanceOf(HubError)
+      expect(stage.upstream.requests, 'nobody gets out of its own address').toHaveLength(1)
+      const reason = new HubError('request_timeout')
+      left.abort(reason)
+      expect(await refusalOf(['a'])).toBe(reason)
     },
   },
   {

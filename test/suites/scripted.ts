@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ToolCall } from '../../core/events.ts'
 import type { Json } from '../../core/message.ts'
+import type { MessageRating } from '../../core/plugin.ts'
 import { startUpstream } from '../support/upstream.ts'
 
 /** What an upstream may do in a reply, in nobody's dialect. */
@@ -77,6 +78,8 @@ export interface Dialect {
   readonly filesOf?: (request: UpstreamRequest) => readonly Json[]
   /** What a message that goes on says about the call of an `ask`. */
   readonly decisionOf?: (request: UpstreamRequest) => 'allow' | 'deny'
+  /** What a request says of a message, when it is one that does. */
+  readonly ratingOf?: (request: UpstreamRequest) => MessageRating | undefined
   /** What a message that goes on gives for the call of a `call`. */
   readonly outputOf?: (request: UpstreamRequest) => Json
 }

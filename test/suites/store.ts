@@ -398,6 +398,107 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     }),
   },
   {
+    title: 'reads a conversation from its beginning, turn by turn',
+    run: withStore(async (store) => {
+      const [first, second, third] = [await accepted(store), await accepted(store), await accepted(store)]
+      for (const turn of [first, second]) {
+        const { epoch } = (await store.turn(turn.id))!
+        await store.append([ending({ ...turn, epoch })])
+      }
+      const { id } = first.conversation
+      const pages: string[][] = []
+      for (let after: string | undefined; pages.length < 10;) {
+        const page = await store.recordsByTurn(id, { limit: 2, ...(after === undefined ? {} : { after }) })
+        pages.push(page.items.map(({ turn, role }) => `${turn} ${role}`))
+        after = page.after
+        if (after === undefined) break
+      }
+      const [one, two, three] = [first.id, second.id, third.id]
+      // The messages of all three came before the first answer.
+      expect(pages).toEqual([[`${one} user`, `${one} bot`, `${two} user`, `${two} bot`], [`${three} user`]])
+      const behind = await store.recordsByTurn(id, { limit: 10, after: one })
+      expect(behind.items.map(({ turn }) => turn)).toEqual([two, two, three])
+      expect((await store.recordsByTurn(id, { limit: 10, after: three })).items).toEqual([])
+    }),
+  },
+  {
+    title: 'keeps what a bot says of a conversation: its title, its status and the sandboxes in it',
+    run: withStore(async (store) => {
+      const turn = await accepted(store)
+      const { id } = turn.conversation
+      const items = async () => (await store.conversations({ bot: 'bot', key: 'local' }, { limit: 10 })).items
+      expect(await store.details(id)).toMatchObject({ id, name: 'a', sandboxes: [] })
+      expect((await items())[0]).not.toHaveProperty('title')
+      const events: NumberedEvent[] = [
+        { seq: 2, type: 'conversation.updated', title: 'A trip' },
+        { seq: 3, type: 'conversation.updated', status: 'COMPLETED' },
+        { seq: 4, type: 'sandbox.started', name: 'box', blueprint: 'python' },
+        { seq: 5, type: 'sandbox.ready', name: 'box', blueprint: 'python 4' },
+      ]
+      await store.append([step(turn, { events })])
+      expect(await store.details(id)).toMatchObject({
+        title: 'A trip',
+        status: 'COMPLETED',
+        sandboxes: [{ name: 'box', blueprint: 'python 4' }],
+      })
+      expect(await items()).toMatchObject([{ id, title: 'A trip' }])
+      expect(await store.sandboxUsers({ bot: 'bot', key: 'local' }, 'box')).toEqual([id])
+      for (const other of [
+        { bot: 'other', key: 'local' },
+        { bot: 'bot', key: 'other' },
+      ]) {
+        expect(await store.sandboxUsers(other, 'box')).toEqual([])
+      }
+      await store.forget(id)
+      expect(await store.details(id)).toBeUndefined()
+      expect(await store.sandboxUsers({ bot: 'bot', key: 'local' }, 'box')).toEqual([])
+    }),
+  },
+  {
+    title: 'keeps what people think of answers, the last word of each on a message',
+    run: withStore(async (store) => {
+      const turn = await accepted(store)
+      const other = await accepted(store, { conversation: { name: 'b' }, user: 'ada' })
+      const about = { conversation: turn.conversation.id, turn: turn.id, message: 'm' }
+      const whole = {
+        ...about,
+        speaker: 'ada',
+        verdict: 'bad',
+        comment: "'; --",
+        rating: 1,
+        tags: ['slow', '錯'],
+      } as const
+      await store.addFeedback({ ...about, verdict: 'bad' }, 1)
+      const first = await store.addFeedback(whole, 2)
+      expect(first).toEqual({ ...whole, id: expect.stringMatching(/^\d+$/) as string, at: 2 })
+      const second = await store.addFeedback({ ...about, verdict: 'good' }, 3)
+      expect(Number(second.id)).toBeGreaterThan(Number(first.id))
+      const elsewhere = { conversation: other.conversation.id, turn: other.id, message: 'm', verdict: 'good' } as const
+      await store.addFeedback(elsewhere, 4)
+      expect((await store.feedback({ turn: turn.id }, { limit: 10 })).items).toEqual([first, second])
+      const mine = await pagesOf((before) => store.feedback({ bot: 'bot', key: 'local' }, { limit: 1, ...before }))
+      expect(mine).toEqual([[second], [first]])
+      expect((await store.feedback({ bot: 'bot', key: 'local', user: 'ada' }, { limit: 10 })).items).toMatchObject([
+        elsewhere,
+      ])
+      await store.forget(turn.conversation.id)
+      expect((await store.feedback({ turn: turn.id }, { limit: 10 })).items).toEqual([])
+    }),
+  },
+  {
+    title: 'has no record of a nudge, unless something is said to it',
+    run: withStore(async (store) => {
+      const nudge = (id: string) => ({ message: { id, text: '', files: [], nudge: true as const } })
+      const turn = await accepted(store, nudge('n-1'))
+      expect(turn.message).toMatchObject({ nudge: true })
+      await store.append([ending(turn, { text: '' })])
+      const { id } = turn.conversation
+      expect((await store.records(id, { limit: 10 })).items).toEqual([])
+      await store.append([ending(await accepted(store, nudge('n-2')), { text: 'awake' })])
+      expect((await store.records(id, { limit: 10 })).items).toMatchObject([{ role: 'bot', text: 'awake' }])
+    }),
+  },
+  {
     title: 'shows files in their conversation alone, in the order they are asked for',
     run: withStore(async (store) => {
       const { conversation } = await accepted(store)

@@ -142,6 +142,16 @@ const dialect: Dialect = {
   textOf: (request) => textOf(bodyOf(request)['text']),
   userOf: (request) => textOf(bodyOf(request)['customChannelId']),
   filesOf: (request) => listOf(bodyOf(request)['blobIds']),
+  ratingOf(request) {
+    if (!request.path.endsWith('/message/feedback')) return undefined
+    const { messageId, verdict, comment } = bodyOf(request)
+    const told = textOf(comment)
+    return {
+      message: textOf(messageId),
+      verdict: verdict === 'GOOD' ? 'good' : 'bad',
+      ...(told ? { comment: told } : {}),
+    }
+  },
   decisionOf(request) {
     const [consent] = listOf(bodyOf(request)['toolCallConsents'])
     const { toolCallId, result } = objectOf(consent)
