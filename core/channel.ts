@@ -67,6 +67,8 @@ export interface Upgrade {
 export interface Channel {
   readonly routes?: readonly Route[]
   readonly upgrades?: readonly Upgrade[]
+  /** Headers of its answers that pages of other origins may read, beside `Location` and `Retry-After`. */
+  readonly exposedHeaders?: readonly string[]
   /** Method or scheme and path of its main door, for the line at the start: `POST /api/v1/bots/{bot}/messages`. */
   readonly door: string
   /** Lines for a person at the start, such as a secret that is shown once. */

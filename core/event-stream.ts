@@ -1,8 +1,7 @@
-import { once } from 'node:events'
+import { drained } from './byte-stream.ts'
 import type { ChannelContext, RequestContext } from './channel.ts'
 
 const heartbeatMs = 5000
-const readTimeoutMs = 30_000
 /** In characters. */
 const maxQueued = 65_536
 
@@ -51,10 +50,7 @@ export function openEventStream(ctx: RequestContext, { openStreams }: ChannelCon
       heartbeat.refresh()
       for (const piece of pieces(frames)) {
         if (left.signal.aborted) return
-        if (response.write(piece)) continue
-        const timer = setTimeout(() => response.destroy(), readTimeoutMs)
-        await once(response, 'drain', { signal: left.signal }).catch(() => {})
-        clearTimeout(timer)
+        if (!response.write(piece)) await drained(response, left.signal)
       }
     },
     close() {

@@ -218,7 +218,8 @@ const allowOrigins =
     const owner = channels.find(({ channel }) => channel.routes?.some((route) => paths.has(route.path)))
     if (!owner || !isAllowedOrigin(origin, ctx.host, owner.origins, open)) return next()
     ctx.set('access-control-allow-origin', origin)
-    ctx.set('access-control-expose-headers', 'Location, Retry-After')
+    const exposed = ['Location', 'Retry-After', ...(owner.channel.exposedHeaders ?? [])]
+    ctx.set('access-control-expose-headers', exposed.join(', '))
     if (ctx.method !== 'OPTIONS' || !method) return next()
     ctx.set('access-control-allow-methods', method)
     ctx.set('access-control-allow-headers', ctx.get('access-control-request-headers'))

@@ -4,9 +4,10 @@ import type { RequestContext } from './channel.ts'
 import { asHubError, HubError } from './errors.ts'
 import type { Upload } from './plugin.ts'
 
-const maxFileBytes = 100 * 1_048_576
-/** An upload may take as long as it likes, but not pause for longer than this. */
-const uploadIdleMs = 15_000
+/** The most bytes a file may have. */
+export const maxFileBytes = 100 * 1_048_576
+/** An upload may take as long as it likes, but not pause for longer than this, in ms. */
+export const uploadIdleMs = 15_000
 
 /** A signal that aborts when the client goes before its answer. */
 export function leaving(ctx: RequestContext): { readonly signal: AbortSignal } & Disposable {

@@ -1,7 +1,7 @@
 import { HubError } from '../../core/errors.ts'
 import type { NumberedEvent, PendingCall, PublicError, ToolCall } from '../../core/events.ts'
 import type { FileRef, Json, JsonObject } from '../../core/message.ts'
-import type { BotMessage } from '../../core/store.ts'
+import type { BotMessage, FeedbackItem } from '../../core/store.ts'
 import { asgardEvent, asgardMessage } from '../../plugins/asgard/wire.ts'
 import type {
   AsgardBlob,
@@ -63,6 +63,9 @@ export interface RelayRun {
 /** A message's id in the channel. Bots may use an id again in another turn; Asgard's clients may not see that. */
 export const relayMessageId = (turn: string, message: string): string => `${turn}.${message}`
 
+/** The id of feedback in the channel. */
+export const relayFeedbackId = ({ turn, id }: Pick<FeedbackItem, 'turn' | 'id'>): string => `${turn}.feedback-${id}`
+
 /** The turn and the bot's own id of a message; undefined for an id that is none of this channel. */
 export function readMessageId(id: string): { readonly turn: string; readonly message: string } | undefined {
   const [turn = ''] = id.split('.', 1)
@@ -122,6 +125,19 @@ export class RunEncoder {
       ...(files.length === 0 ? {} : { blobIds: files.map((file) => file.id), blobs: files.map(toBlob) }),
     }
     return this.#framed([this.#event('asgard.message.user', fact)], 0).map(asHistory)
+  }
+
+  /** What somebody thinks of a message, which only a replay has. It has no place of its own, so no `id:`. */
+  replayFeedback(item: FeedbackItem): AsgardFrame {
+    const fact: AsgardFacts['asgard.message.feedback'] = {
+      messageId: relayFeedbackId(item),
+      targetMessageId: relayMessageId(this.#run.turn, item.message),
+      verdict: item.verdict === 'good' ? 'GOOD' : 'BAD',
+      ...(item.comment === undefined ? {} : { text: item.comment }),
+      ...(item.speaker === undefined ? {} : { identityHint: item.speaker }),
+    }
+    const event = this.#event('asgard.message.feedback', fact)
+    return asHistory({ event: { ...event, eventId: `${encodePlace({ turn: this.#run.turn, seq: 0 })}9${item.id}` } })
   }
 
   /** The pause of a turn that waits for consent, for whoever was not there when it began. */

@@ -6,19 +6,20 @@ import { HubError } from '../../core/errors.ts'
 import { openEventStream } from '../../core/event-stream.ts'
 import { isTerminal } from '../../core/events.ts'
 import type { ConsentDecision } from '../../core/events.ts'
+import type { JsonObject } from '../../core/message.ts'
 import { newId } from '../../core/ids.ts'
 import type { ConversationRef } from '../../core/message.ts'
 import { under } from '../../core/native.ts'
-import type { TurnRow } from '../../core/store.ts'
-import { isEnded } from '../../core/store.ts'
+import type { ConversationDetails, TurnRow } from '../../core/store.ts'
 import { leaving } from '../../core/upload.ts'
 import { receiveBlob } from './blob.ts'
-import { errorDetail, readMessageId, toMessage, toPendingCall } from './encode.ts'
+import { listOf, objectOf, textOf } from '../../plugins/asgard/wire.ts'
+import { errorDetail, readMessageId, relayFeedbackId, toMessage, toPendingCall } from './encode.ts'
+import { askMetadata, passedCalls, passThrough } from './passthrough.ts'
 import {
   channelQuery,
   encodeFailure,
   envelope,
-  failure,
   feedbackBody,
   genericBotMessage,
   hintOf,
@@ -27,7 +28,7 @@ import {
   succeed,
   suspendQuery,
 } from './requests.ts'
-import { recentTurns, replayChannel, resubscribe, runOf, streamRun, toText, turnOf, welcomeFrames } from './streams.ts'
+import { replayChannel, resubscribe, runOf, streamRun, toText, turnOf, turnsOf, welcomeFrames } from './streams.ts'
 import type { Relay } from './streams.ts'
 
 /**
@@ -44,6 +45,7 @@ export const asgardRelay = defineChannel({
     const legacy = under(path, '/generic/ns/:namespace/bot-provider/:bot')
     const own = new RegExp(`^${RegExp.escape(path === '/' ? '' : path)}(?:/generic)?/ns/[^/]+/bot-provider/`)
     return {
+      exposedHeaders: ['X-Trace-Id', 'X-Total-Bytes', 'X-Truncated'],
       door: `POST ${under(path, '/ns/{any}/bot-provider/{bot}')}/message/sse`,
       routes: [base, legacy].flatMap((prefix) =>
         routesOf(context).map((route) => ({ ...route, path: `${prefix}${route.path}` })),
@@ -78,8 +80,10 @@ function routesOf(context: ChannelContext): readonly Route[] {
     route('POST', '/blob', { summary: 'Upload a file', body: blobBody, answers: wrapped }, upload),
     route('GET', '/channel/metadata', { summary: 'See a channel', query: channelQuery, answers: wrapped }, metadata),
     route('DELETE', '/channel', { summary: 'Delete a channel', query: channelQuery, answers: nothing }, forget),
-    ...refused.map(([method, path]) =>
-      route(method, path, { summary: 'Refused: only Asgard itself has this', answers: {} }, refuse),
+    ...passedCalls.map((call) =>
+      route(call.method, call.path, { summary: 'Passed through to a bot of Asgard', answers: passed }, (ctx) =>
+        passThrough(ctx, context, botOf(ctx, context), call),
+      ),
     ),
   ]
 }
@@ -89,35 +93,9 @@ const streamed = {
 } as const
 const wrapped = { 200: { description: 'In the envelope.', content: { 'application/json': envelope } } } as const
 const dispatched = { 202: { description: 'The run.', content: { 'application/json': envelope } } } as const
+const passed = { 200: { description: 'What Asgard answers.' } } as const
 const nothing = { 204: { description: 'Done.' } } as const
 const blobBody = { 'multipart/form-data': z.object({ customChannelId: z.string(), file: z.file() }) } as const
-
-/** Sandboxes and one-shot calls are Asgard's own; no bot of the hub has them, and they are not passed through. */
-export const refused = [
-  ['POST', '/json'],
-  ['POST', '/form'],
-  ['POST', '/channel/clear'],
-  ['GET', '/channel-home/download'],
-  ['POST', '/sandbox/:sandbox/heartbeat'],
-  ['POST', '/sandbox/:sandbox/editor/open-url'],
-  ['POST', '/sandbox/:sandbox/browser/open-url'],
-  ['POST', '/sandbox/:sandbox/browser/session'],
-  ['GET', '/sandbox/:sandbox/fs/list'],
-  ['GET', '/sandbox/:sandbox/fs/stat'],
-  ['GET', '/sandbox/:sandbox/fs/file'],
-  ['PUT', '/sandbox/:sandbox/fs/file'],
-  ['POST', '/sandbox/:sandbox/fs/mkdir'],
-  ['DELETE', '/sandbox/:sandbox/fs/item'],
-  ['DELETE', '/sandbox/:sandbox/fs/all'],
-  ['POST', '/sandbox/:sandbox/fs/copy'],
-  ['POST', '/sandbox/:sandbox/fs/move'],
-  ['GET', '/sandbox/:sandbox/fs/watch'],
-] as const
-
-const refuse: Handler = async (ctx, context) => {
-  botOf(ctx, context)
-  throw new HubError('not_found', { message: 'This hub passes no sandboxes and no one-shot calls through to a bot.' })
-}
 
 function botOf(ctx: RequestContext, { bots, offers }: ChannelContext): string {
   const { name } = bots.find(ctx.principal, ctx.params['bot']!)
@@ -210,9 +188,6 @@ async function begin(
 ): Promise<Begun | 'welcome'> {
   const { context, bot, customChannelId } = relay
   const { action, text, blobIds, payload, customMessageId } = message
-  if (action === 'NUDGE') {
-    throw new HubError('invalid_request', { message: 'action: bots of this hub cannot be nudged; send a message.' })
-  }
   if (action === 'RESPONSE_TOOL_CALL_CONSENT') return decide(ctx, relay, message)
   if (action === 'RESET_CHANNEL') {
     if (blobIds?.length) {
@@ -222,8 +197,13 @@ async function begin(
   }
   if (isOpening(message) && !(await known(relay))) return 'welcome'
   const { is_debug, bypass_tool_call_consent } = check(messageQuery, ctx.query)
+  const nudge = action === 'NUDGE'
+  if (nudge && (text !== '' || blobIds?.length)) {
+    throw new HubError('invalid_request', { message: 'action: a nudge has neither text nor files.' })
+  }
   const { turn } = await context.hub.send(ctx.principal, {
     bot,
+    nudge,
     channel: context.name,
     conversation: customChannelId,
     id: customMessageId ?? undefined,
@@ -244,8 +224,8 @@ const decisions = { ALLOW_ONCE: 'allow_once', ALLOW_ALWAYS: 'allow_always', DENY
 async function decide(ctx: RequestContext, relay: Relay, { toolCallConsents }: GenericMessage): Promise<Begun> {
   const conversation = await known(relay)
   if (!conversation) throw new HubError('unknown_conversation')
-  const turns = await recentTurns(relay, conversation)
-  const turn = turns.find(({ status }) => status === 'waiting') ?? turns.at(-1)
+  const { live, latest } = await turnsOf(relay, conversation)
+  const turn = live.find(({ status }) => status === 'waiting') ?? latest
   if (!turn) throw new HubError('not_waiting')
   if (!toolCallConsents?.length) {
     throw new HubError('invalid_request', { message: 'toolCallConsents: answer every call that waits.' })
@@ -310,7 +290,7 @@ const suspend: Handler = async (ctx, context) => {
   const relay = relayOf(ctx, context, custom_channel_id)
   const conversation = await known(relay)
   if (!conversation) throw new HubError('unknown_conversation')
-  const live = (await recentTurns(relay, conversation)).filter(({ status }) => !isEnded(status))
+  const { live } = await turnsOf(relay, conversation)
   // Queued ones first, so that none starts when the live one ends.
   for (const turn of live.toReversed()) {
     if (!request_id || turn.id === request_id) await context.hub.cancel(turn, 'client')
@@ -318,44 +298,64 @@ const suspend: Handler = async (ctx, context) => {
   ctx.status = 204
 }
 
-/** The verdict goes into the hub's log, as no bot can be told. */
 const rate: Handler = async (ctx, context) => {
-  botOf(ctx, context)
+  const bot = botOf(ctx, context)
   const { customChannelId, messageId, verdict, comment } = await readJson(ctx, feedbackBody)
   const relay = relayOf(ctx, context, customChannelId)
   const conversation = await known(relay)
   if (!conversation) throw new HubError('unknown_conversation')
   const said = readMessageId(messageId)
   const turn = said && (await turnOf(relay, said.turn))
-  const messages = turn?.conversation.id === conversation.id ? (await context.hub.view(turn.id)).messages : []
-  if (!turn || !messages.some(({ id }) => id === said.message)) {
-    ctx.status = 404
-    ctx.body = failure('MESSAGE_NOT_FOUND', 'There is no such message of the bot in this channel.')
-    return
-  }
-  context.logger.info({ turn: turn.id, message: said.message, verdict, comment: comment ?? '' }, 'feedback')
-  succeed(ctx, { messageId, seq: turn.seq })
+  if (turn?.conversation.id !== conversation.id) throw new HubError('unknown_message')
+  const item = await context.conversations.rate(ctx.principal, {
+    bot,
+    ...said!,
+    verdict: verdict === 'GOOD' ? 'good' : 'bad',
+    speaker: hintOf(ctx),
+    ...(comment ? { comment } : {}),
+  })
+  succeed(ctx, { messageId: relayFeedbackId(item), seq: Number(item.id) })
 }
 
 const upload: Handler = async (ctx, context) => {
   const bot = botOf(ctx, context)
+  // Before the body: its channel may be named behind the file, and nobody is to send that for nothing.
+  if (!context.bots.get(bot)?.manifest.files) throw new HubError('files_unsupported')
   succeed(ctx, [await receiveBlob(ctx, context, bot)])
 }
 
 const metadata: Handler = async (ctx, context) => {
   const relay = relayOf(ctx, context, check(channelQuery, ctx.query).custom_channel_id)
-  const conversation = await known(relay)
-  if (!conversation) throw new HubError('unknown_conversation')
-  const turns = await recentTurns(relay, conversation)
-  const last = turns.findLast(({ status }) => !isEnded(status)) ?? turns.at(-1)
-  const newest = (await context.conversations.records(ctx.principal, relay.bot, conversation.id, { limit: 1 })).items[0]
+  const details = await context.conversations.details(ctx.principal, relay.bot, relay.customChannelId)
+  const { live, latest } = await turnsOf(relay, details)
+  const { runState, conversationStatus } = states[(live[0] ?? latest)?.status ?? 'completed']
   succeed(ctx, {
     customChannelId: relay.customChannelId,
-    title: null,
-    ...(last ? states[last.status] : states.completed),
-    lastActivityAt: newest?.at ?? null,
-    launchedSandboxes: [],
+    title: details.title ?? null,
+    runState,
+    conversationStatus: conversationStatus ?? knownStatus(details.status),
+    lastActivityAt: details.updatedAt,
+    launchedSandboxes: details.sandboxes.length > 0 ? await sandboxesOf(relay, details) : [],
   })
+}
+
+const knownStatus = (status: string | undefined) => (status === 'NEEDS_INPUT' || status === 'COMPLETED' ? status : null)
+
+/** Which of them have an editor or a browser, Asgard alone knows. */
+async function sandboxesOf(relay: Relay, { sandboxes }: ConversationDetails): Promise<readonly JsonObject[]> {
+  const asked = (await askMetadata(relay))?.['launchedSandboxes']
+  const names = new Set(sandboxes.map(({ name }) => name))
+  const running = listOf(asked)
+    .map(objectOf)
+    .filter((sandbox) => names.has(textOf(sandbox['sandboxName'])))
+  if (asked !== undefined) return running
+  return sandboxes.map(({ name, blueprint }) => ({
+    sandboxName: name,
+    sandboxBlueprintName: blueprint,
+    workingDirectory: '',
+    editorServerEnabled: false,
+    browserEnabled: false,
+  }))
 }
 
 const states = {

@@ -90,6 +90,7 @@ export const failure = (errorCode: string, error: string) => ({ isSuccess: false
 /** Where Asgard has a status or a code of its own for what the hub calls otherwise. */
 const itsOwn: Partial<Record<HubError['code'], { readonly status: number; readonly errorCode?: string }>> = {
   unknown_conversation: { status: 404, errorCode: 'CHANNEL_NOT_FOUND' },
+  unknown_message: { status: 404, errorCode: 'MESSAGE_NOT_FOUND' },
   invalid_request: { status: 400, errorCode: 'INVALID_ARGUMENT' },
   internal: { status: 500, errorCode: 'INTERNAL' },
   turn_waiting: { status: 400 },

@@ -10,7 +10,7 @@ import { isEnded } from '../../core/store.ts'
 import { encodeFrame } from '../../plugins/asgard/wire.ts'
 import type { AsgardFrame } from '../../plugins/asgard/wire.ts'
 import { decodePlace, RunEncoder } from './encode.ts'
-import type { RelayRun } from './encode.ts'
+import type { RelayPlace, RelayRun } from './encode.ts'
 
 /** A channel of Asgard's, as one caller sees it. */
 export interface Relay {
@@ -22,10 +22,10 @@ export interface Relay {
   readonly customChannelId: string
 }
 
-/** How many records of a conversation a replay shows at most: the newest. */
-const maxReplayed = 1000
-/** In how many of the newest records a live turn is looked for; turns queue, so the live ones are there. */
-const recent = 100
+/** How many turns of a conversation are read at a time. */
+const pageLength = 50
+/** How much feedback on one turn is shown at most: the newest. */
+const maxFeedback = 100
 
 /** What the frames of a turn say of themselves. */
 export const runOf = (
@@ -33,18 +33,9 @@ export const runOf = (
   turn: { readonly id: string; readonly message: { readonly id: string } },
 ): RelayRun => ({ turn: turn.id, message: turn.message.id, namespace, botProviderName, customChannelId })
 
-/** The latest turns of a conversation, oldest first. */
-export async function recentTurns(relay: Relay, conversation: ConversationRef): Promise<readonly TurnRow[]> {
-  const { items } = await relay.context.conversations.records(relay.principal, relay.bot, conversation.id, {
-    limit: recent,
-  })
-  const turns: TurnRow[] = []
-  for (const id of new Set(items.map(({ turn }) => turn))) {
-    const turn = await turnOf(relay, id)
-    if (turn) turns.push(turn)
-  }
-  return turns
-}
+/** The turns of a channel that have not ended, oldest first, and the one that was accepted last. */
+export const turnsOf = ({ context, principal, bot }: Relay, { id }: ConversationRef) =>
+  context.conversations.turns(principal, bot, id)
 
 /** A turn of the caller's; undefined when it is no longer kept. */
 export async function turnOf({ context, principal }: Relay, id: string): Promise<TurnRow | undefined> {
@@ -149,43 +140,52 @@ export async function replayChannel(
   conversation: ConversationRef,
   from: ChannelPlace | undefined,
 ): Promise<void> {
-  const later = await recordsOf(relay, conversation, from?.turn.id)
+  const goesOn = from && (!isEnded(from.turn.status) || !(await hasLater(relay, conversation, from.turn)))
   // The end of an earlier run would be taken for the end of the stream.
-  if (from && later.length === 0) return streamRun(client, relay, from.turn, from.seq)
-  if (from && !isEnded(from.turn.status)) return streamRun(client, relay, from.turn, from.seq)
+  if (goesOn) return streamRun(client, relay, from.turn, from.seq)
   if (from) await replayTurn(client, relay, from.turn, from.seq)
-  await replayTurns(client, relay, later)
+  await replayTurns(client, relay, conversation, from?.turn)
 }
 
-/** The records of a conversation, in their order; only those of later turns than `after`, when it is given. */
-async function recordsOf(
+async function hasLater(relay: Relay, conversation: ConversationRef, { id }: TurnRow): Promise<boolean> {
+  return (await turnsOf(relay, conversation)).latest?.id !== id
+}
+
+/** What was said in each turn of a conversation, in their order, a few of them in memory at a time. */
+async function* turnsBehind(
   { context, principal, bot }: Relay,
   conversation: ConversationRef,
-  after: string | undefined,
-): Promise<readonly RecordItem[]> {
-  let items: readonly RecordItem[] = []
-  let before: string | undefined
+  turn: string | undefined,
+): AsyncGenerator<readonly [turn: string, records: readonly RecordItem[]]> {
+  let after = turn
   do {
-    const page = await context.conversations.records(principal, bot, conversation.id, {
-      limit: 200,
-      ...(before === undefined ? {} : { before }),
+    const page = await context.conversations.recordsByTurn(principal, bot, conversation.id, {
+      limit: pageLength,
+      ...(after === undefined ? {} : { after }),
     })
-    items = [...page.items, ...items]
-    before = page.before
-  } while (before !== undefined && items.length < maxReplayed && !items.some(({ turn }) => turn === after))
-  return after === undefined ? items : items.slice(items.findLastIndex(({ turn }) => turn === after) + 1)
+    yield* Map.groupBy(page.items, (item) => item.turn)
+    after = page.after
+  } while (after !== undefined)
 }
 
-async function replayTurns(client: EventStream, relay: Relay, records: readonly RecordItem[]): Promise<void> {
-  let last: { readonly turn: string; readonly seq: number } | undefined
-  for (const [id, of] of Map.groupBy(records, ({ turn }) => turn)) {
+async function replayTurns(
+  client: EventStream,
+  relay: Relay,
+  conversation: ConversationRef,
+  after: TurnRow | undefined,
+): Promise<void> {
+  let last: RelayPlace | undefined = after && { turn: after.id, seq: after.seq }
+  for await (const [id, records] of turnsBehind(relay, conversation, after?.id)) {
     if (client.signal.aborted) return
     const turn = await turnOf(relay, id)
     if (turn && !isEnded(turn.status)) return replayLive(client, relay, turn)
     if (turn) await replayTurn(client, relay, turn, -1)
-    else await client.write(framesOfRecords(relay, id, of).map(toText))
+    else await client.write(framesOfRecords(relay, id, records).map(toText))
     last = { turn: id, seq: turn?.seq ?? 0 }
   }
+  // Nothing was said in it, as in a nudge.
+  const [silent] = (await turnsOf(relay, conversation)).live
+  if (silent) return replayLive(client, relay, silent)
   const encoder = new RunEncoder(runOf(relay, { id: last?.turn ?? '', message: { id: '' } }))
   const end = encoder.idle(last?.seq ?? 0)
   await client.write(
@@ -203,11 +203,26 @@ async function replayTurn(client: EventStream, relay: Relay, turn: TurnRow, afte
       if (event.seq > after) await client.write(frames.map(toText))
     }
   }
+  await replayPartials(client, relay, turn, encoder)
+  await replayFeedback(client, relay, turn, encoder)
+}
+
+async function replayPartials(client: EventStream, relay: Relay, turn: TurnRow, encoder: RunEncoder): Promise<void> {
   if (encoder.incomplete.length === 0) return
   const { messages } = await relay.context.hub.view(turn.id)
   for (const message of messages.filter(({ id }) => encoder.incomplete.includes(id))) {
     await client.write(encoder.replayPartial(message, turn.seq).map(toText))
   }
+}
+
+async function replayFeedback(
+  client: EventStream,
+  { context, principal, bot }: Relay,
+  { id: turn }: TurnRow,
+  encoder: RunEncoder,
+): Promise<void> {
+  const { items } = await context.conversations.feedback(principal, { bot, turn }, { limit: maxFeedback })
+  await client.write(items.map((item) => toText(encoder.replayFeedback(item))))
 }
 
 /** A turn that lives: as a run, or, when it waits, as what it has said and its pause. */

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
-import { describe, expect, it } from 'vitest'
-import { asgardRelay, echo, local } from '../../index.ts'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asgard, asgardRelay, echo, local } from '../../index.ts'
 import {
   decodePlace,
   encodePlace,
@@ -10,9 +11,11 @@ import {
 } from '../../channels/asgard-relay/encode.ts'
 import type { LoggedEvent, NumberedEvent } from '../../core/events.ts'
 import { newId } from '../../core/ids.ts'
-import { decode } from '../../plugins/asgard/wire.ts'
+import { asgardEvent, asgardMessage, decode, encodeFrame } from '../../plugins/asgard/wire.ts'
 import type { AsgardEvent } from '../../plugins/asgard/wire.ts'
 import { startHub } from '../support/hub.ts'
+import type { TestHub } from '../support/hub.ts'
+import { startUpstream } from '../support/upstream.ts'
 
 const page = readFileSync(new URL('../../docs/dialects.md', import.meta.url), 'utf8')
 const turn = newId('turn')
@@ -101,33 +104,24 @@ describe('docs/dialects.md', () => {
     expect(typesOf(framesOf(type))).toEqual(said.map((name) => `asgard.${name}`))
   })
 
-  const routes = rowsUnder('asgardRelay: routes').map(([request = '', outcome = '']) => [request, outcome] as const)
+  const routes = rowsUnder('asgardRelay: routes').map(
+    ([request = '', any = '', ofAsgard = '']) => [request, any, ofAsgard] as const,
+  )
+  let upstream: Awaited<ReturnType<typeof startUpstream>>
+  let shared: TestHub
+  beforeAll(async () => {
+    upstream = await startUpstream(answerAsAsgard)
+    const target = { edgeServerHost: upstream.url, namespace: 'ns', botProviderName: 'bot', apiKey: 'key' }
+    shared = await startHub({ bots: { echo: echo(), edge: asgard(target) }, channels: { relay: asgardRelay() } })
+  })
+  afterAll(async () => {
+    await shared[Symbol.asyncDispose]()
+    await upstream[Symbol.asyncDispose]()
+  })
 
-  it.each(routes)('says that %s %s', async (request, outcome) => {
-    await using hub = await startHub({ bots: { echo: echo() }, channels: { relay: asgardRelay() } })
-    const [method = '', path = ''] = request.split(' ')
-    const url = `${hub.url}/ns/any/bot-provider/echo${path.replace('{sandbox}', 's')}`
-    const said = await fetch(`${hub.url}/ns/any/bot-provider/echo/message/sse`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ customChannelId: 'c', text: 'hello', action: 'NONE' }),
-    })
-    const messageId = /"messageId":"(?<id>[^"]+)"/.exec(await said.text())!.groups!['id']
-    const form = new FormData()
-    form.set('customChannelId', 'c')
-    form.set('file', new File(['x'], 'x.txt'))
-    const body = { customChannelId: 'c', text: 'again', action: 'NONE', messageId, verdict: 'GOOD' }
-    const answer = await fetch(`${url}?custom_channel_id=c`, {
-      method,
-      ...(method === 'GET' || method === 'DELETE' || path === '/message/suspend'
-        ? {}
-        : path === '/blob'
-          ? { body: form }
-          : { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }),
-    })
-    const text = await answer.text()
-    const code = text.startsWith('{') ? (JSON.parse(text) as { errorCode: string | null }).errorCode : null
-    expect(code ? `${answer.status} ${code}` : String(answer.status)).toBe(outcome)
+  it.each(routes)('says that %s is %s of any bot and %s of one of Asgard', async (request, any, ofAsgard) => {
+    expect(await outcomeOf(shared, 'echo', request)).toBe(any)
+    expect(await outcomeOf(shared, 'edge', request)).toBe(ofAsgard)
   })
 
   it('has a row for every route that is mounted', async () => {
@@ -145,6 +139,63 @@ describe('docs/dialects.md', () => {
     expect(mounted(`/generic${prefix}`)).toEqual(mounted(prefix))
   })
 })
+
+/** Asks in a channel of its own where something was said before; gives the status, and the code where there is one. */
+async function outcomeOf(hub: TestHub, bot: string, request: string): Promise<string> {
+  const [method = '', path = ''] = request.split(' ')
+  const base = `${hub.url}/ns/any/bot-provider/${bot}`
+  const customChannelId = `for ${request}`
+  const json = (body: object) => ({
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ customChannelId, ...body }),
+  })
+  const said = await fetch(`${base}/message/sse`, { method: 'POST', ...json({ text: 'hello', action: 'NONE' }) })
+  const messageId = /"messageId":"(?<id>[^"]+)"/.exec(await said.text())!.groups!['id']
+  const form = new FormData()
+  form.set('customChannelId', customChannelId)
+  form.set('file', new File(['x'], 'x.txt'))
+  const bodies: Readonly<Record<string, RequestInit>> = {
+    'POST /blob': { body: form },
+    'POST /form': { body: form },
+    'PUT /sandbox/{sandbox}/fs/file': { body: form },
+    'POST /json': json({}),
+  }
+  const isMessage = path.startsWith('/message') && method === 'POST' && path !== '/message/suspend'
+  const content = isMessage ? json({ text: 'again', action: 'NONE', messageId, verdict: 'GOOD' }) : bodies[request]
+  const query = new URLSearchParams({ custom_channel_id: customChannelId })
+  const answer = await fetch(`${base}${path.replace('{sandbox}', 'sandbox-1')}?${query.toString()}`, {
+    method,
+    ...content,
+  })
+  const text = await answer.text()
+  const code = text.startsWith('{') ? (JSON.parse(text) as { errorCode: string | null }).errorCode : null
+  return code ? `${answer.status} ${code}` : String(answer.status)
+}
+
+/** An Edge Server that starts a sandbox with every message, and has every other call there is. */
+async function answerAsAsgard(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const { path } = new URL(request.url!, 'http://edge').pathname.match(/^\/ns\/ns\/bot-provider\/bot(?<path>\/.+)$/)!
+    .groups as { readonly path: string }
+  for await (const _ of request);
+  if (path !== '/message/sse') {
+    const data = path === '/blob' ? [{ blobId: 'blob-1' }] : {}
+    response.setHeader('content-type', 'application/json')
+    return void response.end(JSON.stringify({ isSuccess: true, data, error: null, errorCode: null }))
+  }
+  const ids = { requestId: 'r', namespace: 'ns', botProviderName: 'bot', customChannelId: 'c', eventId: '1' }
+  const message = asgardMessage({ messageId: 'm', text: 'Hi' })
+  response.setHeader('content-type', 'text/event-stream')
+  response.end(
+    [
+      asgardEvent('asgard.run.init', {}, ids),
+      asgardEvent('asgard.sandbox.launch', { sandboxName: 'sandbox-1', blueprintName: 'python' }, ids),
+      asgardEvent('asgard.message.complete', { message }, ids),
+      asgardEvent('asgard.run.done', {}, ids),
+    ]
+      .map((event) => encodeFrame(event))
+      .join(''),
+  )
+}
 
 describe('a frame', () => {
   it.each(eventTypes)('of %s has one fact, its ids, and the event number on the last frame only', (type) => {

@@ -2,84 +2,29 @@ import { fetchEventSource } from '@microsoft/fetch-event-source'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { decodePlace } from '../../channels/asgard-relay/encode.ts'
 import { parseEvents } from '../../core/sse.ts'
-import { apiKey, asgard, asgardRelay, consent, coze, demoBot, local, rest } from '../../index.ts'
-import type { BotFunction, HubConfig } from '../../index.ts'
+import { apiKey, asgard, asgardRelay, consent, coze, demoBot, local } from '../../index.ts'
+import type { HubConfig } from '../../index.ts'
 import { startAsgardSimulator } from '../../plugins/asgard/simulator.ts'
 import { readEvent } from '../../plugins/asgard/wire.ts'
 import type { AsgardEvent } from '../../plugins/asgard/wire.ts'
 import { startCuttingProxy } from '../fakes/cutting-proxy.ts'
 import { gatedBot } from '../fakes/gated-bot.ts'
-import { startHub } from '../support/hub.ts'
-import type { TestHub } from '../support/hub.ts'
-
-interface Seen {
-  readonly id: string | undefined
-  readonly event: AsgardEvent
-}
-
-const relayHub = (bots: HubConfig['bots'], more: Partial<HubConfig> = {}): Promise<TestHub> =>
-  startHub({ bots, channels: { rest: rest(), relay: asgardRelay() }, ...more })
-
-const base = (url: string, bot: string) => `${url}/ns/any/bot-provider/${bot}`
-const jsonType = { 'content-type': 'application/json' }
-
-/** Requests of a front end to one bot. */
-function frontEnd(url: string, bot: string, headers: Record<string, string> = {}) {
-  const call = (method: string, path: string, body?: unknown, more: Record<string, string> = {}) =>
-    fetch(`${base(url, bot)}${path}`, {
-      method,
-      headers: { ...(body === undefined ? {} : jsonType), ...headers, ...more },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    })
-  const post = (path: string, channel: string, text: string, more: object = {}, head: Record<string, string> = {}) =>
-    call('POST', path, { customChannelId: channel, customMessageId: '', text, action: 'NONE', ...more }, head)
-  return {
-    call,
-    post,
-    say: async (channel: string, text: string, more: object = {}, head: Record<string, string> = {}) =>
-      framesOf(await post('/message/sse', channel, text, more, head)),
-    replay: async (channel: string, head: Record<string, string> = {}) =>
-      framesOf(await call('GET', `/message/sse?custom_channel_id=${channel}`, undefined, head)),
-    metadata: (channel: string) => call('GET', `/channel/metadata?custom_channel_id=${channel}`),
-    suspend: (channel: string, more = '') => call('POST', `/message/suspend?custom_channel_id=${channel}${more}`),
-  }
-}
-
-async function framesOf(response: Response): Promise<Seen[]> {
-  expect(response.status).toBe(200)
-  expect(response.headers.get('content-type')).toBe('text/event-stream')
-  return (await Array.fromAsync(parseEvents(response.body!))).map(({ id, data }) => ({ id, event: readEvent(data) }))
-}
-
-const typesOf = (frames: readonly Seen[]) => frames.map(({ event }) => event.eventType.replace('asgard.', ''))
-const withoutDeltas = (frames: readonly Seen[]) => typesOf(frames).filter((type) => !/(delta|start)$/.test(type))
-const factOf = (frame: Seen | undefined): unknown =>
-  Object.values(frame?.event.fact ?? {}).find((each) => each !== null)
-const find = (frames: readonly Seen[], type: string) =>
-  factOf(frames.find(({ event }) => event.eventType === `asgard.${type}`))
-const saidIn = (frames: readonly Seen[]): string[] =>
-  frames.flatMap(({ event }) => {
-    const fact = event.fact['messageComplete'] as { readonly message: { readonly text: string } } | null | undefined
-    return fact ? [fact.message.text] : []
-  })
-const bodyOf = async (response: Promise<Response>) => {
-  const answer = await response
-  return { status: answer.status, body: (await answer.json()) as Record<string, unknown> }
-}
-
-const asking: BotFunction = async function* ({ answers }) {
-  if (answers?.type === 'consent') {
-    yield answers.decisions.map(({ call, result, reason }) => [call, result, reason ?? ''].join(' ')).join(', ')
-    return
-  }
-  yield 'May I?'
-  const calls = ['one', 'two'].map((call) => ({ call, tool: 'send_mail', input: { to: call }, alreadyAllowed: false }))
-  yield { type: 'consent.requested', calls }
-}
-const allow = (...calls: readonly string[]) => ({
-  action: 'RESPONSE_TOOL_CALL_CONSENT',
-  toolCallConsents: calls.map((toolCallId) => ({ toolCallId, result: 'ALLOW_ONCE' })),
-})
+import {
+  allow,
+  asking,
+  base,
+  bodyOf,
+  factOf,
+  find,
+  framesOf,
+  frontEnd,
+  jsonType,
+  relayHub,
+  saidIn,
+  typesOf,
+  withoutDeltas,
+} from './asgard-relay.front-end.ts'
+import type { Seen } from './asgard-relay.front-end.ts'
 
 describe('a message', () => {
   it('is answered with a run whose first frame has an id, and whose ids name a turn of the hub', async () => {
@@ -415,25 +360,6 @@ describe('a run', () => {
   })
 })
 
-describe('feedback', () => {
-  it('is taken on what the bot said, written down, and on nothing else', async () => {
-    await using hub = await relayHub({ main: local(() => 'here') })
-    const page = frontEnd(hub.url, 'main')
-    const { message } = find(await page.say('c', 'hello'), 'message.complete') as { message: { messageId: string } }
-    const rate = (messageId: string, comment = '') =>
-      page.call('POST', '/message/feedback', { customChannelId: 'c', messageId, verdict: 'BAD', comment })
-    expect(await bodyOf(rate(message.messageId, 'so so'))).toMatchObject({
-      status: 200,
-      body: { isSuccess: true, data: { messageId: message.messageId } },
-    })
-    expect(hub.log).toContainEqual(expect.objectContaining({ verdict: 'BAD', comment: 'so so' }))
-    for (const other of ['m1', `${message.messageId}0`]) {
-      expect(await bodyOf(rate(other))).toMatchObject({ status: 404, body: { errorCode: 'MESSAGE_NOT_FOUND' } })
-    }
-    expect((await rate(message.messageId, '好'.repeat(3000))).status).toBe(400)
-  })
-})
-
 describe('an upload', () => {
   it.each([
     ['in front of', ['customChannelId', 'file']],
@@ -503,7 +429,7 @@ describe('what fails in front of a stream', () => {
       'a nudge',
       'main',
       '/message/sse',
-      { method: 'POST', headers: jsonType, body: JSON.stringify({ ...message, action: 'NUDGE' }) },
+      { method: 'POST', headers: jsonType, body: JSON.stringify({ ...message, text: '', action: 'NUDGE' }) },
       400,
       'INVALID_ARGUMENT',
     ],
@@ -515,8 +441,15 @@ describe('what fails in front of a stream', () => {
       404,
       'unknown_file',
     ],
-    ['a sandbox', 'main', '/sandbox/s/heartbeat', { method: 'POST' }, 404, 'not_found'],
-    ['a one-shot call', 'main', '/json', { method: 'POST', headers: jsonType, body: '{}' }, 404, 'not_found'],
+    ['a sandbox', 'main', '/sandbox/s/heartbeat', { method: 'POST' }, 404, 'passthrough_unsupported'],
+    [
+      'a one-shot call',
+      'main',
+      '/json',
+      { method: 'POST', headers: jsonType, body: '{}' },
+      404,
+      'passthrough_unsupported',
+    ],
   ]
 
   it.each(cases)('is told in the envelope: %s', async (_, bot, path, request, status, errorCode) => {
