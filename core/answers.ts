@@ -67,12 +67,12 @@ const callFields = {
   toolset: z.string().exactOptional(),
   tool: z.string(),
   input: json,
+  reason: z.string().exactOptional().describe('Why the bot wants it, in its own words.'),
 } satisfies Fields<ToolCall>
 const toolCall = z.object(callFields).meta({ id: 'ToolCall' })
 const pendingCall = z
   .object({
     ...callFields,
-    reason: z.string().exactOptional().describe('Why the bot wants it, in its own words.'),
     alreadyAllowed: z.boolean().describe('The same tool was allowed before with `allow_always`.'),
   } satisfies Fields<PendingCall>)
   .meta({ id: 'PendingCall', description: 'A tool call that waits for consent.' })

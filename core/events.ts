@@ -8,12 +8,12 @@ export interface ToolCall {
   readonly toolset?: string
   readonly tool: string
   readonly input: Json
+  /** Why the bot wants it, in its own words. */
+  readonly reason?: string
 }
 
 /** A tool call that waits for somebody's consent. */
 export interface PendingCall extends ToolCall {
-  /** Why the bot wants it, in its own words. */
-  readonly reason?: string
   /** The same tool was allowed before with `allow_always`. */
   readonly alreadyAllowed: boolean
 }

@@ -290,7 +290,8 @@ export class RunEncoder {
 
   #begin(kind: TextKind, message: string): readonly AsgardEvent[] {
     this.#open.set(`${kind}:${message}`, 0)
-    return [this.#said(textTypes[kind].start, { message })]
+    const template = kind === 'message' ? { type: 'TEXT', text: '' } : undefined
+    return [this.#said(textTypes[kind].start, { message, template })]
   }
 
   #delta(kind: TextKind, { message, text }: { message: string; text: string }): readonly AsgardEvent[] {
@@ -309,13 +310,14 @@ export class RunEncoder {
     })
   }
 
-  #toolStarted({ call, toolset = '', tool, input }: ToolCall): readonly AsgardEvent[] {
+  #toolStarted({ call, toolset = '', tool, input, reason = '' }: ToolCall): readonly AsgardEvent[] {
     // Clients know a call by process and number, which no later run may use again.
     const fact: ToolCallStartFact = {
       processId: this.#run.turn,
       callSeq: this.#calls.size,
-      toolCall: { toolsetName: toolset, toolName: tool, parameter: input, reason: '' },
-      toolUseId: call,
+      toolCall: { toolsetName: toolset, toolName: tool, parameter: input, reason },
+      // Asgard's own calls are named by process and number, and need no other name.
+      ...(/-\d+$/.test(call) ? {} : { toolUseId: call }),
     }
     this.#calls.set(call, { fact })
     return [this.#event('asgard.tool_call.start', fact)]

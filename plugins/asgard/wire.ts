@@ -492,6 +492,7 @@ function toolCallOf(fact: JsonObject): ToolCall | undefined {
     ...optional('toolset', textOf(call['toolsetName'])),
     tool,
     input: call['parameter'] ?? null,
+    ...optional('reason', textOf(call['reason'])),
   }
 }
 

@@ -619,32 +619,3 @@ describe("the front end's own transport", () => {
     expect(typesOf(seen).at(-1)).toBe('run.done')
   })
 })
-
-describe('a relay in front of a relay', () => {
-  it.each(['hello', '/think', '/card', '/tools', '/consent', '!title'])('passes %s on as it was', async (text) => {
-    await using first = await relayHub({ bot: asgard({ simulated: true }) })
-    const through = { edgeServerHost: first.url, namespace: 'any', botProviderName: 'bot', apiKey: 'none' }
-    await using second = await relayHub({ bot: asgard(through) })
-    const end = await frontEnd(second.url, 'bot').say('c', text, { customMessageId: 'm' })
-    const start = await frontEnd(first.url, 'bot').say('c', text, { customMessageId: 'm' })
-    expect(end.length).toBeGreaterThan(2)
-    expect(renamed(end)).toEqual(renamed(start))
-  })
-})
-
-const idKeys = /^(messageId|replyToCustomMessageId|processId|toolUseId|toolCallId|customMessageId)$/
-
-/** Types and facts, with every id as the number of its first appearance. */
-function renamed(frames: readonly Seen[]): unknown {
-  const names = new Map<unknown, string>()
-  const rename = (value: unknown, key = ''): unknown => {
-    if (typeof value === 'string' && idKeys.test(key)) {
-      if (!names.has(value)) names.set(value, `id ${names.size}`)
-      return names.get(value)
-    }
-    if (Array.isArray(value)) return value.map((each) => rename(each))
-    if (typeof value !== 'object' || value === null) return value
-    return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, rename(each, name)]))
-  }
-  return frames.map(({ event: { eventType, fact } }) => rename({ eventType, fact }))
-}
