@@ -173,19 +173,23 @@ describe('a call that only Asgard has', () => {
     expect((got.get('file') as File).size).toBe(300_000)
   })
 
-  it('is refused for a bot of another platform before its body is asked for', async () => {
+  it.each([
+    ['PUT', '/sandbox/s/fs/file?path=a', 'passthrough_unsupported'],
+    ['POST', '/form', 'passthrough_unsupported'],
+    ['POST', '/blob', 'files_unsupported'],
+  ])('is refused for a bot that has no such thing before its body comes: %s %s', async (method, path, code) => {
     using connection = await connectRaw(hub.url)
     connection.write(
       [
-        'PUT /ns/any/bot-provider/other/sandbox/s/fs/file?path=a HTTP/1.1',
+        `${method} /ns/any/bot-provider/other${path} HTTP/1.1`,
         'Host: localhost',
-        `X-Api-Key: ${keys.ada}`,
+        `X-Api-Key: ${keys.server}`,
         'Content-Type: multipart/form-data; boundary=b',
         'Content-Length: 1000000',
         '\r\n',
       ].join('\r\n'),
     )
-    expect(await connection.closed).toContain('"errorCode":"passthrough_unsupported"')
+    expect(await connection.closed).toContain(`"errorCode":"${code}"`)
   })
 
   it.each<[string, string, Record<string, string>, number, string]>([
@@ -193,6 +197,14 @@ describe('a call that only Asgard has', () => {
     [
       'that is too long',
       'PUT /sandbox/box-l/fs/file',
+      { 'content-type': 'multipart/form-data; boundary=b', 'content-length': String(101 * 1_048_576) },
+      413,
+      'payload_too_large',
+    ],
+    ['of another type', 'POST /blob', { 'content-type': 'text/plain' }, 415, 'unsupported_media_type'],
+    [
+      'that is too long',
+      'POST /blob',
       { 'content-type': 'multipart/form-data; boundary=b', 'content-length': String(101 * 1_048_576) },
       413,
       'payload_too_large',
