@@ -60,7 +60,16 @@ export type { HubConfig, BotConfig } from './core/config.ts'
 export type { HubEvent, NumberedEvent, ToolCall, Usage } from './core/events.ts'
 export type { Json, JsonObject, Message, HistoryMessage } from './core/message.ts'
 export type { Channel, ChannelContext, RequestContext, Route } from './core/channel.ts'
-export type { PluginContext, Provider, ProviderManifest, Upload } from './core/plugin.ts'
+export type {
+  MessageRating,
+  PassthroughAnswer,
+  PassthroughRequest,
+  PluginContext,
+  Provider,
+  ProviderManifest,
+  Thread,
+  Upload,
+} from './core/plugin.ts'
 export type { EventRequest, EventResponse, SourceEvent } from './core/sse.ts'
 export type { Store } from './core/store.ts'
 export type { LocalTool } from './core/tools.ts'

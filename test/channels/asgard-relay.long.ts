@@ -95,10 +95,10 @@ describe('100 MB, again and again', () => {
   async function growthWhile(work: () => Promise<unknown>): Promise<number> {
     const before = await residentMebibytes()
     let most = before
-    let over = false
-    const working = work().finally(() => (over = true))
+    const over = new AbortController()
+    const working = work().finally(() => over.abort())
     // Each look takes the hub's time to answer, which is as often as anything can be seen.
-    while (!over) most = Math.max(most, await residentMebibytes())
+    while (!over.signal.aborted) most = Math.max(most, await residentMebibytes())
     await working
     return most - before
   }
