@@ -80,6 +80,7 @@ function routesOf(context: ChannelContext): readonly Route[] {
     route('POST', '/blob', { summary: 'Upload a file', body: blobBody, answers: wrapped }, upload),
     route('GET', '/channel/metadata', { summary: 'See a channel', query: channelQuery, answers: wrapped }, metadata),
     route('DELETE', '/channel', { summary: 'Delete a channel', query: channelQuery, answers: nothing }, forget),
+    route('GET', '/metadata', { summary: 'How Asgard wants the front end to look', answers: wrapped }, appearance),
     ...passedCalls.map((call) =>
       route(call.method, call.path, { summary: 'Passed through to a bot of Asgard', answers: passed }, (ctx) =>
         passThrough(ctx, context, botOf(ctx, context), call),
@@ -339,11 +340,24 @@ const metadata: Handler = async (ctx, context) => {
   })
 }
 
+const embedAnnotation = 'asgard-ai.com/additional-annotation'
+
+/** How the front end is to look. What else an operator has written of a bot provider is nothing for browsers. */
+const appearance: Handler = async (ctx, context) => {
+  const said = await askMetadata(context, ctx.principal, { bot: botOf(ctx, context) }, ['metadata'])
+  const embed = objectOf(said['annotations'])[embedAnnotation]
+  succeed(ctx, { annotations: embed === undefined ? {} : { [embedAnnotation]: embed } })
+}
+
 const knownStatus = (status: string | undefined) => (status === 'NEEDS_INPUT' || status === 'COMPLETED' ? status : null)
 
 /** Which of them have an editor or a browser, Asgard alone knows. */
 async function sandboxesOf(relay: Relay, { sandboxes }: ConversationDetails): Promise<readonly JsonObject[]> {
-  const asked = (await askMetadata(relay))?.['launchedSandboxes']
+  const { context, principal, bot, customChannelId: conversation } = relay
+  const said = await askMetadata(context, principal, { bot, conversation }, ['channel', 'metadata']).catch(
+    (error: unknown) => context.logger.debug({ err: error, bot }, 'a platform said nothing of its channel'),
+  )
+  const asked = said?.['launchedSandboxes']
   const names = new Set(sandboxes.map(({ name }) => name))
   const running = listOf(asked)
     .map(objectOf)

@@ -1,13 +1,13 @@
 import { parseJson, readBytes } from '../../core/body.ts'
 import { receiveBytes, sendBytes } from '../../core/byte-stream.ts'
+import type { Principal } from '../../core/auth.ts'
 import type { ChannelContext, RequestContext, Route } from '../../core/channel.ts'
-import { HubError } from '../../core/errors.ts'
+import { asHubError, HubError } from '../../core/errors.ts'
 import type { JsonObject } from '../../core/message.ts'
 import type { PassthroughRequest } from '../../core/plugin.ts'
 import { leaving } from '../../core/upload.ts'
 import { objectOf, readAnswer } from '../../plugins/asgard/wire.ts'
 import { failure } from './requests.ts'
-import type { Relay } from './streams.ts'
 
 /** A call that only Asgard itself can answer. */
 export interface PassedCall {
@@ -33,7 +33,6 @@ const sandbox = (method: PassedCall['method'], path: string, ...query: readonly 
 export const passedCalls: readonly PassedCall[] = [
   { method: 'POST', path: '/json', body: 'json', bypassesConsent: true },
   { method: 'POST', path: '/form', body: 'form', bypassesConsent: true },
-  { method: 'GET', path: '/metadata' },
   { method: 'POST', path: '/channel/clear', channel: true },
   { method: 'GET', path: '/channel-home/download', channel: true, query: ['relative_path'] },
   sandbox('POST', 'heartbeat'),
@@ -152,23 +151,23 @@ function one(ctx: RequestContext, name: string): string | undefined {
 const maxMetadataLength = 1_048_576
 const metadataTimeoutMs = 5000
 
-/** What Asgard itself says of a channel; undefined where it cannot be asked, or does not answer in time. */
-export async function askMetadata({
-  principal,
-  bot,
-  context,
-  customChannelId,
-}: Pick<Relay, 'principal' | 'bot' | 'context' | 'customChannelId'>): Promise<JsonObject | undefined> {
+/**
+ * What Asgard itself says of a bot provider (`['metadata']`), or of the channel that is named (`['channel', 'metadata']`).
+ * @throws HubError as `Conversations.openPassage` does, or for what Asgard refused
+ */
+export async function askMetadata(
+  { conversations }: ChannelContext,
+  principal: Principal,
+  about: { readonly bot: string; readonly conversation?: string },
+  path: readonly string[],
+): Promise<JsonObject> {
+  const send = await conversations.openPassage(principal, { ...about, dialect })
+  const request = { method: 'GET', path, query: {}, headers: {} } as const
   try {
-    const send = await context.conversations.openPassage(principal, { bot, dialect, conversation: customChannelId })
-    const { body } = await send(
-      { method: 'GET', path: ['channel', 'metadata'], query: {}, headers: {} },
-      AbortSignal.timeout(metadataTimeoutMs),
-    )
+    const { body } = await send(request, AbortSignal.timeout(metadataTimeoutMs))
     return objectOf(readAnswer(await textOf(body))?.data)
   } catch (error) {
-    context.logger.debug({ err: error, bot }, 'a platform said nothing of its channel')
-    return undefined
+    throw asHubError(error, 'upstream_silent')
   }
 }
 

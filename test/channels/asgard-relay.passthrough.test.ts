@@ -337,6 +337,22 @@ describe('a call that only Asgard has', () => {
     await expect(answer.text()).rejects.toThrow()
   })
 
+  it('shows of the metadata of a bot provider how the front end is to look, and nothing else', async () => {
+    const look = '{"embedConfig":{"title":"Support"}}'
+    answerNext = (_, response, { path }) => {
+      expect(path).toBe('/metadata')
+      const annotations = { 'asgard-ai.com/additional-annotation': look, 'applied-configuration': upstreamKey }
+      response.end(envelope({ name: 'bot', annotations }))
+    }
+    expect((await bodyOf(pageOf('ada').call('GET', '/metadata'))).body).toMatchObject({
+      data: { annotations: { 'asgard-ai.com/additional-annotation': look } },
+    })
+    answerNext = (_, response) => void response.end(envelope({ annotations: { secret: upstreamKey } }))
+    expect((await bodyOf(pageOf('ada').call('GET', '/metadata'))).body['data']).toEqual({ annotations: {} })
+    const refused = await bodyOf(pageOf('ada', 'other').call('GET', '/metadata'))
+    expect(refused).toMatchObject({ status: 404, body: { errorCode: 'passthrough_unsupported' } })
+  })
+
   it('never shows the key of the upstream', async () => {
     expect(asked.length).toBeGreaterThan(0)
     expect(JSON.stringify(hub.log)).not.toContain(upstreamKey)
