@@ -4,13 +4,13 @@ import { HubError } from '../../core/errors.ts'
 import type { HubEvent } from '../../core/events.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
-import type { PluginContext, Thread, Upload } from '../../core/plugin.ts'
+import type { MessageRating, PluginContext, Thread, Upload } from '../../core/plugin.ts'
 import { env, Secret, secret, setting } from '../../core/settings.ts'
 import type { Answers, Turn } from '../../core/turn.ts'
 import { BotProviderClient } from './client.ts'
 import { silentAfter } from './edge.ts'
 import { AsgardError, hubErrorOf } from './errors.ts'
-import { passThrough, sendFeedback } from './passthrough.ts'
+import { passThrough } from './passthrough.ts'
 import type { PassthroughTarget } from './passthrough.ts'
 import { startAsgardSimulator } from './simulator.ts'
 import type { BotProviderStreamer, GenericBotSseEvent } from './streamer.ts'
@@ -87,7 +87,7 @@ export const asgard = defineProvider({
       upload: (file, thread, signal) => bot.upload(file, thread, signal),
       release: (turn) => bot.release(turn),
       forget: (thread) => bot.forget(thread),
-      feedback: (rating, thread, signal) => sendFeedback(target, rating, channelOf(thread), signal),
+      feedback: (rating, thread, signal) => bot.feedback(rating, thread, signal),
       passThrough: (request, thread, signal) => passThrough(target, request, thread && channelOf(thread), signal),
       ...(simulator ? { simulated: true, close: () => simulator.close() } : {}),
     }
@@ -186,6 +186,16 @@ class AsgardBot {
     } finally {
       if (leg.sent && !leg.end && (tooLarge || isStopped(turn.signal))) await this.#suspend(leg.cursor)
     }
+  }
+
+  async feedback({ message, verdict, comment }: MessageRating, thread: Thread, signal: AbortSignal): Promise<void> {
+    const feedback = {
+      customChannelId: channelOf(thread),
+      messageId: message,
+      verdict: verdict === 'good' ? 'GOOD' : 'BAD',
+      ...(comment ? { comment } : {}),
+    } as const
+    await inHubTerms(this.client.sendMessageFeedback(feedback, { signal }))
   }
 
   async upload({ name, mime, stream }: Upload, thread: Thread, signal: AbortSignal): Promise<Json> {

@@ -1,8 +1,8 @@
 import { HubError } from '../../core/errors.ts'
-import type { MessageRating, PassthroughAnswer, PassthroughRequest } from '../../core/plugin.ts'
+import type { PassthroughAnswer, PassthroughRequest } from '../../core/plugin.ts'
 import type { Secret } from '../../core/settings.ts'
 import { connectionError } from '../../core/sse.ts'
-import { failureOf, readAnswer } from './wire.ts'
+import { failureOf } from './wire.ts'
 
 /** Which bot provider of which Asgard, and how it is called. */
 export interface PassthroughTarget {
@@ -61,35 +61,6 @@ export async function passThrough(
     pause.end()
     throw connectionError(error, limit)
   }
-}
-
-/** Tells Asgard what somebody thinks of a message of its channel. */
-export async function sendFeedback(
-  target: PassthroughTarget,
-  { message, verdict, comment }: MessageRating,
-  channel: string,
-  signal: AbortSignal,
-): Promise<void> {
-  const feedback = {
-    customChannelId: channel,
-    messageId: message,
-    verdict: verdict === 'good' ? 'GOOD' : 'BAD',
-    ...(comment ? { comment } : {}),
-  }
-  const { status, body } = await passThrough(
-    target,
-    {
-      method: 'POST',
-      path: ['message', 'feedback'],
-      query: {},
-      headers: { 'content-type': 'application/json' },
-      body: ReadableStream.from([new TextEncoder().encode(JSON.stringify(feedback))]),
-    },
-    undefined,
-    signal,
-  )
-  const answer = await new Response(ReadableStream.from(body)).text()
-  if (readAnswer(answer)?.isSuccess === false) throw failureOf({ status, headers: new Headers(), body: answer })
 }
 
 /** Gives up on an upstream that neither takes nor gives, and counts none of the time in which the hub does not ask. */
