@@ -80,8 +80,8 @@ export class Edge {
    */
   async call(request: EdgeRequest): Promise<Json | undefined> {
     using patience = new Patience(this.#timeoutMs, request.signal)
-    const { response, read } = await this.#send(request, patience)
-    const body = await read(() => response.text())
+    const { response, text } = await this.#send(request, patience)
+    const body = await text()
     const answer = readAnswer(body)
     if (!response.ok || answer?.isSuccess === false)
       throw refusalOf({ status: response.status, headers: response.headers, body })
@@ -95,9 +95,9 @@ export class Edge {
   async download(request: EdgeRequest): Promise<AsgardFile> {
     const patience = new Patience(this.#timeoutMs, request.signal)
     try {
-      const { response, read } = await this.#send(request, patience)
+      const { response, text } = await this.#send(request, patience)
       const { status, headers } = response
-      if (!response.ok) throw refusalOf({ status, headers, body: await read(() => response.text()) })
+      if (!response.ok) throw refusalOf({ status, headers, body: await text() })
       return {
         body: ReadableStream.from(patiently(response, patience)),
         mime: headers.get('content-type') ?? 'application/octet-stream',
@@ -129,7 +129,7 @@ export class Edge {
       })
       const { status, headers } = response
       if (status === 200 && response.mediaType === 'text/event-stream') return response
-      throw refusalOf({ status, headers, body: await response.text() })
+      throw refusalOf({ status, headers, body: await response.errorText() })
     } catch (error) {
       throw signal.aborted ? signal.reason : lossOf(error)
     }
@@ -160,7 +160,16 @@ export class Edge {
         signal,
       }),
     )
-    return { response, read }
+    /** The body; of a refusal, whose status says enough, also one that breaks off. */
+    const text = async (): Promise<string> => {
+      try {
+        return await read(() => response.text())
+      } catch (error) {
+        if (response.ok || request.signal?.aborted) throw error
+        return ''
+      }
+    }
+    return { response, text }
   }
 
   #url({ path, query = {} }: EdgeRequest): string {

@@ -3,7 +3,7 @@ import type { FailureCode, HubErrorOptions } from '../../core/errors.ts'
 import type { ConsentDecision, HubEvent, PendingCall, ToolCall } from '../../core/events.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import type { ShownMessage } from '../../core/turn.ts'
-import { retryAfterMs } from '../../core/sse.ts'
+import { failureOfStatus, retryAfterMs } from '../../core/sse.ts'
 
 /*
  * Asgard's Bot Provider API, as its SDKs and documentation show it: what travels, and the pure functions between it
@@ -331,13 +331,10 @@ export function failureOf(
   const refused = { ...(wait === undefined ? {} : { retryAfterMs: wait }), notStarted: true }
   const { code, message } = reasonOf(answer)
   const rest = upstreamError(status, code, message || body)
-  if (status < 300) return new HubError(codesOf200[code] ?? 'upstream_failed', rest)
+  if (status < 400) return new HubError((status < 300 && codesOf200[code]) || 'upstream_failed', rest)
   if (status === 429) return new HubError('upstream_rate_limited', { ...rest, ...refused })
   if (status === 503 && wait !== undefined) return new HubError('bot_unavailable', { ...rest, ...refused })
-  if (status === 401 || status === 403) return new HubError('upstream_auth', rest)
-  if (status === 402) return new HubError('upstream_quota', rest)
-  if (status === 409) return new HubError('upstream_conflict', rest)
-  return new HubError(status >= 400 && status < 500 ? 'upstream_rejected' : 'upstream_failed', rest)
+  return new HubError(status === 409 ? 'upstream_conflict' : failureOfStatus(status), rest)
 }
 
 /**

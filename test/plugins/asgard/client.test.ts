@@ -784,18 +784,29 @@ describe('errors', () => {
   it('say when an answer cannot be used', async () => {
     await using proxy = await upstream((_, response) => void response.end('<h1>Welcome</h1>'))
     const lost = clientOf({ edgeServerHost: proxy.url })
-    for (const call of [lost.channelMetadata('c'), lost.uploadBlob('c', { stream: [], filename: 'x' })])
-      expect(await failureOf(call)).toMatchObject({ name: 'AsgardError', statusCode: 200 })
+    const calls = [lost.channelMetadata('c'), lost.uploadBlob('c', { stream: [], filename: 'x' })]
+    for (const error of await Promise.all(calls.map(failureOf)))
+      expect(error).toMatchObject({ name: 'AsgardError', statusCode: 200 })
     await lost.suspendChannel('c')
     await using empty = await upstream((_, response) => void response.end('{"isSuccess":true,"data":[{}]}'))
     const upload = clientOf({ edgeServerHost: empty.url }).uploadBlob('c', { stream: [], filename: 'x' })
     expect(await failureOf(upload)).toMatchObject({ message: expect.stringContaining('blobId') as string })
   })
 
+  it('keep the status of a refusal whose body breaks off', async () => {
+    await using broken = await upstream((_, response) => {
+      response.writeHead(404, { 'content-length': 100 })
+      response.write('{', () => response.destroy())
+    })
+    const cut = clientOf({ edgeServerHost: broken.url })
+    const calls = [cut.newStreamer(message('')), cut.channelMetadata('c'), cut.downloadChannelHomeFile('c', 'f')]
+    for (const error of await Promise.all(calls.map(failureOf))) expect(isNotFound(error)).toBe(true)
+  })
+
   it('say that settings are missing, before anything is sent', async () => {
     const unset = new BotProviderClient({ namespace: '', botProviderName: '', botProviderApiKey: '' })
-    for (const call of [unset.newStreamer(message('')), unset.triggerJson({})])
-      expect(await failureOf(call)).toMatchObject({
+    for (const error of await Promise.all([unset.newStreamer(message('')), unset.triggerJson({})].map(failureOf)))
+      expect(error).toMatchObject({
         name: 'TypeError',
         message: expect.stringContaining('namespace') as string,
       })
@@ -884,12 +895,13 @@ describe('the connection', () => {
   it('is given up after the timeout, which is for answers that are no stream', async () => {
     await using silent = await upstream(() => {})
     const impatient = clientOf({ edgeServerHost: silent.url, timeoutMs: 50 })
-    for (const call of [
+    const calls = [
       impatient.sendMessage(message('')),
       impatient.deleteChannel('c'),
       impatient.sandboxFsReadFile('s', '/'),
-    ])
-      expect(await failureOf(call)).toMatchObject({ name: 'AsgardError', statusCode: 0 })
+    ]
+    for (const error of await Promise.all(calls.map(failureOf)))
+      expect(error).toMatchObject({ name: 'AsgardError', statusCode: 0 })
   })
 
   it('of a download that stands still is given up, one that goes on is not', async () => {
