@@ -24,6 +24,8 @@ export interface Bot {
   readonly manifest: ProviderManifest
   readonly provider: Provider
   readonly respond: Respond
+  /** Earlier messages reach its model: the upstream does not remember by itself, or is sent them all the same. */
+  readonly takesHistory: boolean
   /** Keep raw upstream events in every turn. */
   readonly raw: boolean
   /** How many messages may wait behind the live turn of a conversation. */

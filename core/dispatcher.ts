@@ -12,7 +12,7 @@ import { faultPoint } from './fault-points.ts'
 import type { CancelledBy, ConsentDecision, LoggedEvent, NumberedEvent, TerminalEvent, ToolOutput } from './events.ts'
 import { digest, isConversationId, newId } from './ids.ts'
 import type { Logger } from './log.ts'
-import type { FileRef, JsonObject, Message } from './message.ts'
+import type { FileRef, HistoryMessage, JsonObject, Message } from './message.ts'
 import type { Metrics } from './metrics.ts'
 import { isEnded } from './store.ts'
 import { Transcript } from './transcript.ts'
@@ -41,6 +41,13 @@ export interface Inbound {
   readonly speaker?: string | undefined
   readonly files?: readonly string[] | undefined
   readonly payload?: JsonObject | undefined
+  /**
+   * What was said before, by the word of a client that keeps the conversation itself; it stands for what the hub
+   * remembers. Left out where the bot takes none (`Bot.takesHistory`).
+   */
+  readonly history?: readonly HistoryMessage[] | undefined
+  /** A conversation that it opens is for this message alone: it is not listed, and goes when its turn does. */
+  readonly ephemeral?: boolean
   readonly debug?: boolean | undefined
   readonly bypassConsent?: boolean | undefined
   /** It has no words and only wakes the bot. */
@@ -177,6 +184,7 @@ export class Dispatcher {
       ...(inbound.payload ? { payload: inbound.payload } : {}),
       ...(inbound.speaker && principal.trusted ? { speaker: inbound.speaker } : {}),
       ...(inbound.nudge ? { nudge: true } : {}),
+      ...(inbound.history?.length && bot.takesHistory ? { history: inbound.history } : {}),
     }
     return {
       ...owner,
@@ -189,11 +197,14 @@ export class Dispatcher {
         JSON.stringify(inbound.files ?? []),
         JSON.stringify(message.payload ?? null),
         ...(message.nudge ? ['nudge'] : []),
+        // Left out where there is none, so that every channel has the same digest of the same message.
+        ...(inbound.history?.length ? [JSON.stringify(inbound.history)] : []),
       ),
       channel: inbound.channel,
       debug: bot.raw || (principal.trusted && (inbound.debug ?? false)),
       bypassConsent: inbound.bypassConsent ?? false,
       detached: (inbound.detached ?? false) || (inbound.owed ?? false),
+      ...(inbound.ephemeral ? { ephemeral: true } : {}),
       at: this.#clock.now(),
       queueLimit: bot.whenBusy === 'reject' ? 0 : bot.queueLimit,
       ...(inbound.owed ? { owedTo: [`channel:${inbound.channel}` as const] } : {}),
@@ -675,7 +686,7 @@ function toTurn(row: TurnRow, transcript: Transcript, signal: AbortSignal): Turn
     conversation: row.conversation,
     message: row.message,
     acceptedAt: row.createdAt,
-    history: [],
+    history: row.message.history ?? [],
     attempt: 1,
     debug: row.debug,
     bypassConsent: row.bypassConsent,

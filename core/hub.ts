@@ -214,7 +214,8 @@ async function buildBot(
   const gate = new Gate({ maxConcurrent, rate }, context.clock)
   const respond = compose([...middleware, gate.middleware], (turn) => provider.respond(turn))
   const abandonAfterMs = onAbandon === 'continue' ? undefined : onAbandon.cancelAfter
-  return { name, manifest, provider, respond, gate, abandonAfterMs, ...settings }
+  const takesHistory = history || !manifest.remembers
+  return { name, manifest, provider, respond, gate, abandonAfterMs, takesHistory, ...settings }
 }
 
 const buildAuth = async (each: Checked<AuthSpec> | Authenticate): Promise<Authenticate> =>

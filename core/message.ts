@@ -16,6 +16,8 @@ export interface Message {
   readonly nudge?: true
   /** Who says it, where the conversation is not theirs alone; else its user does. */
   readonly speaker?: string
+  /** What was said before it, oldest first, where its client keeps the conversation and the hub does not. */
+  readonly history?: readonly HistoryMessage[]
 }
 
 /** A file the bot's upstream already holds. */

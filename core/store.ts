@@ -65,6 +65,8 @@ export interface AcceptInput extends Owner {
   readonly conversation: { readonly name: string } | { readonly id: string } | 'new'
   /** The id the conversation gets if it is made now. */
   readonly newConversation: string
+  /** If it is made now, it is not listed, and is forgotten with the last of its turns. */
+  readonly ephemeral?: boolean
   readonly message: Message
   /** Equal for equal content; tells a repeated message from another one under its id. */
   readonly fingerprint: string
@@ -277,6 +279,7 @@ export interface Store {
   openConversation(owner: Owner, name: string, newId: string, at: number): Promise<ConversationRef>
   /** What the provider keeps with the conversation. */
   thread(conversation: string): Promise<Json | undefined>
+  /** Those that are not ephemeral. */
   conversations(owner: Owner, options: PageOptions): Promise<Page<ConversationItem>>
   /** Undefined when there is no such conversation. */
   details(conversation: string): Promise<ConversationDetails | undefined>
@@ -310,7 +313,10 @@ export interface Store {
    * end, which keep their numbers. Returns how many turns there were.
    */
   compact(endedBefore: number, limit: number): Promise<number>
-  /** Forgets up to `limit` compacted turns that ended before a time, with their message ids; records stay. */
+  /**
+   * Forgets up to `limit` compacted turns that ended before a time, with their message ids; records stay, but for those
+   * of an ephemeral conversation that has no turn left.
+   */
   prune(endedBefore: number, limit: number): Promise<number>
   /** Adds to the audit table; `at` in ms since the epoch. */
   audit(entry: AuditEntry, at: number): Promise<void>

@@ -12,7 +12,7 @@ export interface Turn {
   readonly message: Message
   /** When its message was accepted, ms since the epoch. */
   readonly acceptedAt: number
-  /** Earlier messages, oldest first; empty until the `history` middleware fills it. */
+  /** Earlier messages, oldest first: those that came with the message, or what the `history` middleware fills in. */
   readonly history: readonly HistoryMessage[]
   /** 1 for the first try; counted by the `retry` middleware. */
   readonly attempt: number

@@ -3,7 +3,7 @@ import { defineMiddleware } from '../../core/plugin.ts'
 
 /**
  * Shows a bot the earlier messages of its conversation. A bot whose upstream remembers them itself gets none, unless
- * its config says `history: true`.
+ * its config says `history: true`. What a client brings along itself is shown as it is.
  */
 export const history = defineMiddleware({
   name: 'history',
@@ -12,6 +12,7 @@ export const history = defineMiddleware({
   }),
   create: ({ turns }, { bot, store }) =>
     async function* (turn, next) {
+      if (turn.message.history) return yield* next(turn)
       const remembers = bot.manifest.remembers && !bot.history
       const earlier = remembers ? [] : await store.history(turn.conversation.id, turns * 2, turn.id)
       yield* next({ ...turn, history: earlier })

@@ -45,12 +45,14 @@ export class ConversationTable {
     wanted: AcceptInput['conversation'],
     newId: string,
     at: number,
+    ephemeral = false,
   ): ConversationRef | undefined {
     const found = this.find(owner, wanted)
     if (found || (wanted !== 'new' && 'id' in wanted)) return found
     const name = wanted === 'new' ? newId : wanted.name
     this.#sql.run(
-      'INSERT INTO conversations (id, bot, key, user, name, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      `INSERT INTO conversations (id, bot, key, user, name, created_at, updated_at, ephemeral)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
       newId,
       owner.bot,
       owner.key,
@@ -58,6 +60,7 @@ export class ConversationTable {
       name,
       at,
       at,
+      Number(ephemeral),
     )
     return { id: newId, name }
   }
@@ -92,7 +95,7 @@ export class ConversationTable {
   list(owner: Owner, { before, limit }: PageOptions): Page<ConversationItem> {
     const rows = this.#sql.all<DetailColumns>(
       `SELECT ${detailColumns} FROM conversations
-       WHERE bot = ? AND key = ? AND user = ? AND (updated_at, id) < (?, ?)
+       WHERE bot = ? AND key = ? AND user = ? AND ephemeral = 0 AND (updated_at, id) < (?, ?)
        ORDER BY updated_at DESC, id DESC LIMIT ?`,
       owner.bot,
       owner.key,
@@ -142,6 +145,15 @@ export class ConversationTable {
       event.name,
       conversation,
       event.blueprint,
+    )
+  }
+
+  /** An ephemeral one goes with its last turn. */
+  forgetSpent(conversation: string): void {
+    this.#sql.run(
+      `DELETE FROM conversations WHERE id = ? AND ephemeral = 1
+         AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.conversation = conversations.id)`,
+      conversation,
     )
   }
 

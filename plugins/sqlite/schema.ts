@@ -161,4 +161,9 @@ export const migrations: readonly string[] = [
   );
   CREATE INDEX feedback_by_conversation ON feedback (conversation, number);
   `,
+  `
+  ALTER TABLE conversations ADD COLUMN ephemeral INTEGER NOT NULL DEFAULT 0;
+  DROP INDEX conversations_by_time;
+  CREATE INDEX conversations_by_time ON conversations (bot, key, user, updated_at, id) WHERE ephemeral = 0;
+  `,
 ]

@@ -97,7 +97,7 @@ export class SqliteStore implements Store {
   }
 
   async prune(endedBefore: number, limit: number): Promise<number> {
-    return this.#turns.prune(endedBefore, limit)
+    return this.#sql.atomically(() => this.#turns.prune(endedBefore, limit))()
   }
 
   async conversation(owner: Owner, nameOrId: string): Promise<ConversationRef | undefined> {

@@ -152,7 +152,7 @@ export class TurnTable {
   #conversationFor(input: AcceptInput): ConversationRef | undefined {
     return input.knownOnly
       ? this.#conversations.find(input, input.conversation)
-      : this.#conversations.findOrMake(input, input.conversation, input.newConversation, input.at)
+      : this.#conversations.findOrMake(input, input.conversation, input.newConversation, input.at, input.ephemeral)
   }
 
   append(steps: readonly Append[]): Appended {
@@ -317,14 +317,16 @@ export class TurnTable {
   }
 
   prune(endedBefore: number, limit: number): number {
-    return this.#sql.run(
-      `DELETE FROM turns WHERE number IN (
-         SELECT number FROM turns WHERE compacted = 1 AND ended_at < ?
-           AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.turn = turns.id AND outbox.state = 'pending')
-         ORDER BY ended_at LIMIT ?)`,
+    const turns = this.#sql.all<{ number: number; conversation: string }>(
+      `SELECT number, conversation FROM turns WHERE compacted = 1 AND ended_at < ?
+         AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.turn = turns.id AND outbox.state = 'pending')
+       ORDER BY ended_at LIMIT ?`,
       endedBefore,
       limit,
-    ).changes
+    )
+    for (const { number } of turns) this.#sql.run('DELETE FROM turns WHERE number = ?', number)
+    for (const { conversation } of turns) this.#conversations.forgetSpent(conversation)
+    return turns.length
   }
 }
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { localPrincipal } from '../../core/auth.ts'
 import type { HubEvent, Provider, Turn } from '../../index.ts'
 import { consent, defineProvider, history, HubError, local, retry, tool } from '../../index.ts'
 import { settleCalls } from '../../core/tools.ts'
@@ -116,6 +117,22 @@ describe('history', () => {
     expect((await hub.ask('one', 'show', { conversation: 'a', user: 'ada' })).text).toContain('secret')
   })
 
+  it('lets stand what came with the message, whatever the hub remembers', async () => {
+    await using hub = await startHub({ bots: { bot: shown } })
+    await hub.ask('bot', 'remembered', { conversation: 'a' })
+    const brought = Array.from({ length: 60 }, (_, index) => ({ role: 'user', text: `brought ${index}` }) as const)
+    const { turn } = await hub.hub.dispatcher.send(localPrincipal(), {
+      bot: 'bot',
+      channel: 'test',
+      conversation: 'a',
+      text: 'show',
+      history: brought,
+    })
+    await hub.hub.dispatcher.changed(turn.id, turn.status, new AbortController().signal)
+    const { text } = await hub.hub.dispatcher.view(turn.id)
+    expect(JSON.parse(text)).toEqual(brought.map((each) => `user: ${each.text}`))
+  })
+
   it('leaves out a bot whose upstream remembers, unless the bot asks', async () => {
     const remembering = defineProvider({
       manifest: { name: 'remembering', remembers: true },
@@ -129,12 +146,16 @@ describe('history', () => {
     await using hub = await startHub({
       bots: { plain: remembering(), asking: { provider: remembering(), history: true } },
     })
-    for (const [bot, count] of [
-      ['plain', '0'],
-      ['asking', '2'],
+    const brought = { channel: 'test', text: 'third', history: [{ role: 'user', text: 'x' }] } as const
+    for (const [bot, count, alone] of [
+      ['plain', '0', '0'],
+      ['asking', '2', '1'],
     ] as const) {
       await hub.ask(bot, 'first', { conversation: 'a' })
       expect((await hub.ask(bot, 'second', { conversation: 'a' })).text).toBe(count)
+      const { turn } = await hub.hub.dispatcher.send(localPrincipal(), { ...brought, bot })
+      await hub.hub.dispatcher.changed(turn.id, turn.status, new AbortController().signal)
+      expect((await hub.hub.dispatcher.view(turn.id)).text).toBe(alone)
     }
   })
 })

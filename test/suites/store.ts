@@ -496,6 +496,42 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       expect((await store.records(id, { limit: 10 })).items).toEqual([])
       await store.append([ending(await accepted(store, nudge('n-2')), { text: 'awake' })])
       expect((await store.records(id, { limit: 10 })).items).toMatchObject([{ role: 'bot', text: 'awake' }])
+  },
+  {
+    title: 'lists no ephemeral conversation, and forgets it with the last of its turns',
+    run: withStore(async (store) => {
+      const owner = { bot: 'bot', key: 'local' }
+      const history = [{ role: 'user', text: 'before' }] as const
+      const passing = input({
+        conversation: 'new',
+        newConversation: 'conv_e',
+        ephemeral: true,
+        message: { id: 'm-1', text: 'hello', files: [], history },
+      })
+      const first = await accepted(store, passing)
+      const named = await accepted(store, { conversation: { name: 'n' } })
+      const taken = await accepted(store, { conversation: { name: 'n' }, ephemeral: true })
+      const listed = async () => (await store.conversations(owner, { limit: 10 })).items.map(({ name }) => name)
+      expect(await listed()).toEqual(['n'])
+      expect((await store.turn(first.id))?.message.history).toEqual(history)
+      expect(await store.conversation(owner, 'conv_e')).toEqual(first.conversation)
+      expect(await store.accept({ ...passing, turn: 'turn_again', conversation: { id: 'conv_e' } })).toMatchObject({
+        outcome: 'duplicate',
+        turn: { id: first.id },
+      })
+      const second = await accepted(store, { conversation: { id: 'conv_e' } })
+      const forgetEnded = async (turn: Written) => {
+        await store.append([ending(turn)])
+        await store.compact(Number.MAX_SAFE_INTEGER, 10)
+        return store.prune(Number.MAX_SAFE_INTEGER, 10)
+      }
+      expect(await forgetEnded(first)).toBe(1)
+      expect(await store.conversation(owner, 'conv_e')).toEqual(first.conversation)
+      expect(await forgetEnded((await store.turn(second.id))!)).toBe(1)
+      expect(await store.conversation(owner, 'conv_e')).toBeUndefined()
+      expect((await store.records('conv_e', { limit: 10 })).items).toEqual([])
+      for (const turn of [named, taken]) await forgetEnded((await store.turn(turn.id))!)
+      expect(await listed()).toEqual(['n'])
     }),
   },
   {
