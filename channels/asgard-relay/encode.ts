@@ -1,4 +1,5 @@
 import { HubError } from '../../core/errors.ts'
+import { fromNumbered, toNumbered } from '../../core/ids.ts'
 import type { NumberedEvent, PendingCall, PublicError, ToolCall } from '../../core/events.ts'
 import type { FileRef, Json, JsonObject } from '../../core/message.ts'
 import type { BotMessage, FeedbackItem } from '../../core/store.ts'
@@ -27,27 +28,18 @@ export interface RelayPlace {
   readonly seq: number
 }
 
-/** Digits of the part of an id that counts events. */
-const seqDigits = 10
-const turnForm = /^turn_(?<letters>[0-9a-z]{25})$/
-const idForm = /^[1-9]\d{10,59}$/
+const turnForm = /^turn_[0-9a-z]{25}$/
 
 /**
  * The `id:` of a frame: one decimal number that says which turn and which event of it, and grows with both. It needs no
  * table to be read, but more than 64 bits to be counted with.
  */
-export function encodePlace({ turn, seq }: RelayPlace): string {
-  const letters = turnForm.exec(turn)?.groups!['letters'] ?? ''
-  let number = 0n
-  for (const letter of letters) number = number * 36n + BigInt(Number.parseInt(letter, 36))
-  return `${number}${String(seq).padStart(seqDigits, '0')}`
-}
+export const encodePlace = ({ turn, seq }: RelayPlace): string => toNumbered(turn, seq)
 
 /** The place that an id names; undefined for what is no id of this channel. */
 export function decodePlace(id: string): RelayPlace | undefined {
-  if (!idForm.test(id)) return undefined
-  const letters = BigInt(id.slice(0, -seqDigits)).toString(36).padStart(25, '0')
-  return letters.length === 25 ? { turn: `turn_${letters}`, seq: Number(id.slice(-seqDigits)) } : undefined
+  const place = fromNumbered('turn', id)
+  return place && { turn: place.id, seq: place.number }
 }
 
 /** Whose frames they are. */
