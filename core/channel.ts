@@ -63,6 +63,13 @@ export interface Upgrade {
   handle(request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal): void
 }
 
+/** A failure in a dialect. */
+export interface EncodedError {
+  readonly status?: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body: unknown
+}
+
 /** A way in for clients: it turns bytes into messages, and what it reads from the log into bytes. */
 export interface Channel {
   readonly routes?: readonly Route[]
@@ -77,7 +84,7 @@ export interface Channel {
    * Says in the channel's own dialect what failed on one of its paths, those included that it has no route for;
    * undefined for the path of another. The status is that of the code where it names none.
    */
-  encodeError?(error: HubError, path: string): { readonly status?: number; readonly body: unknown } | undefined
+  encodeError?(error: HubError, path: string): EncodedError | undefined
   /** Brings its client what the outbox holds for it; throws to be called again later, under the same `id`. */
   deliver?(delivery: TurnDelivery, signal: AbortSignal): Promise<void>
   /** Stops what keeps its clients attached, when the hub stops. */

@@ -1,19 +1,21 @@
 import type { Audit } from './audit.ts'
 import type { Principal } from './auth.ts'
+import { mayUse } from './auth.ts'
 import type { Bot } from './bot.ts'
 import type { Bots } from './bots.ts'
 import { ownerOf } from './bots.ts'
 import type { Clock } from './clock.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { HubError } from './errors.ts'
-import { isConversationId, newId } from './ids.ts'
+import { digest, isConversationId, newId } from './ids.ts'
 import type { Logger } from './log.ts'
-import type { ConversationRef, FileRef, Json } from './message.ts'
+import type { ConversationRef, FileRef, Json, JsonObject } from './message.ts'
 import type { Deliverer } from './outbox.ts'
 import type { PassthroughAnswer, PassthroughRequest, Thread, Upload } from './plugin.ts'
 import type {
   ConversationDetails,
   ConversationItem,
+  ConversationRow,
   FeedbackItem,
   Page,
   PageOptions,
@@ -210,6 +212,84 @@ export class Conversations {
   }
 
   /**
+   * Makes a conversation before its first message, which says for which bot and user it is where this does not.
+   * @throws HubError `unknown_bot`
+   */
+  async create(
+    principal: Principal,
+    { bot, metadata }: { readonly bot?: string | undefined; readonly metadata?: JsonObject | undefined },
+  ): Promise<ConversationRow> {
+    const { bots, store, clock } = this.#options
+    const at = clock.now()
+    return store.addConversation(
+      {
+        id: newId('conv', at),
+        key: principal.key,
+        ...(bot === undefined ? {} : { bot: bots.find(principal, bot).name }),
+        ...(principal.user ? { user: principal.user } : {}),
+        ...(metadata ? { metadata } : {}),
+      },
+      at,
+    )
+  }
+
+  /**
+   * A conversation by its id alone.
+   * @throws HubError `unknown_conversation`, also for one with a bot that the principal may not use
+   */
+  async get(principal: Principal, id: string): Promise<ConversationRow> {
+    const found = await this.#options.store.conversationOf(principal.key, id)
+    if (!found || (found.bot !== undefined && !mayUse(principal, found.bot))) throw new HubError('unknown_conversation')
+    return found
+  }
+
+  /**
+   * The conversations of a key with a bot, whoever their users are.
+   * @throws HubError `unknown_bot`
+   */
+  async listOfKey(principal: Principal, bot: string, options: PageOptions): Promise<Page<ConversationRow>> {
+    const { bots, store } = this.#options
+    return store.conversationsOf({ bot: bots.find(principal, bot).name, key: principal.key }, options)
+  }
+
+  /**
+   * Replaces what the client wants back with a conversation.
+   * @throws HubError `unknown_conversation`
+   */
+  async describe(principal: Principal, id: string, metadata: JsonObject): Promise<ConversationRow> {
+    const found = await this.get(principal, id)
+    await this.#options.store.setMetadata(found.id, metadata)
+    return { ...found, metadata }
+  }
+
+  /**
+   * Lets the bot forget what was said, here and upstream; clients still see it.
+   * @throws HubError `unknown_conversation`, `turn_running`, or what the provider throws
+   */
+  async clear(principal: Principal, id: string, signal: AbortSignal): Promise<ConversationRow> {
+    const { bots, store } = this.#options
+    const found = await this.get(principal, id)
+    if ((await store.liveTurns(found.id)).length > 0) throw new HubError('turn_running')
+    if (found.bot !== undefined) {
+      const bot = bots.find(principal, found.bot)
+      // Not by the outbox: what comes late would take the next section away too.
+      await bot.provider.forget?.(await this.#thread(bot, ofUser(principal, found), found), signal)
+    }
+    await store.clear(found.id)
+    return this.get(principal, id)
+  }
+
+  /**
+   * Deletes a conversation by its id alone; see `forget`.
+   * @throws HubError `unknown_conversation`
+   */
+  async discard(principal: Principal, id: string): Promise<void> {
+    const found = await this.get(principal, id)
+    if (found.bot === undefined) await this.#options.store.forget(found.id)
+    else await this.forget(ofUser(principal, found), found.bot, found.id)
+  }
+
+  /**
    * Deletes a conversation here, and upstream by the outbox; a live turn of it ends as `turn.cancelled`,
    * `by: "deleted"`.
    * @throws HubError `unknown_bot`, `unknown_conversation`
@@ -241,7 +321,8 @@ export class Conversations {
   }
 
   /**
-   * Streams a file to the bot's upstream.
+   * Streams a file to the bot's upstream. With an `origin`, the name of a file that stays what it is, it is sent only
+   * once to a conversation, and has the same id there ever after.
    * @throws HubError `unknown_bot`, `unknown_conversation`, `files_unsupported`, or what the provider throws
    */
   async upload(
@@ -250,6 +331,7 @@ export class Conversations {
     conversationName: string,
     upload: Upload,
     signal: AbortSignal,
+    origin?: string,
   ): Promise<FileRef> {
     const { bots, store, clock } = this.#options
     const bot = bots.find(principal, botName)
@@ -257,6 +339,9 @@ export class Conversations {
     const conversation = isConversationId(conversationName)
       ? await this.find(principal, botName, conversationName)
       : await store.openConversation(ownerOf(bot, principal), conversationName, newId('conv'), clock.now())
+    const id = origin === undefined ? newId('file') : `file_${digest(origin, conversation.id).slice(0, 25)}`
+    const [known] = origin === undefined ? [] : await store.files(conversation.id, [id])
+    if (known) return known
     const thread = await this.#thread(bot, principal, conversation)
     let bytes = 0
     async function* counted(): AsyncGenerator<Uint8Array> {
@@ -266,16 +351,22 @@ export class Conversations {
       }
     }
     const upstream = await bot.provider.upload({ ...upload, stream: counted() }, thread, signal)
-    const file: FileRef = { id: newId('file'), name: upload.name, bytes, mime: upload.mime, upstream }
+    const file: FileRef = { id, name: upload.name, bytes, mime: upload.mime, upstream }
     await store.addFile({ ...file, conversation: conversation.id }, clock.now())
     return file
   }
 
-  async #thread(bot: Bot, principal: Principal, conversation: ConversationRef): Promise<Thread> {
-    const thread = await this.#options.store.thread(conversation.id)
-    return { bot: bot.name, principal, conversation, ...(thread === undefined ? {} : { thread }) }
+  async #thread(bot: Bot, principal: Principal, { id, name }: ConversationRef): Promise<Thread> {
+    const thread = await this.#options.store.thread(id)
+    return { bot: bot.name, principal, conversation: { id, name }, ...(thread === undefined ? {} : { thread }) }
   }
 }
+
+/** The principal as the conversation's turns have it: an upstream may keep each user's apart. */
+const ofUser = ({ user: _, ...principal }: Principal, { user }: ConversationRow): Principal => ({
+  ...principal,
+  ...(user === undefined ? {} : { user }),
+})
 
 /** Tells a bot's upstream what the outbox holds for it: which conversations are gone. */
 export const delivererTo =

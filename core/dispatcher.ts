@@ -48,6 +48,8 @@ export interface Inbound {
   readonly history?: readonly HistoryMessage[] | undefined
   /** A conversation that it opens is for this message alone: it is not listed, and goes when its turn does. */
   readonly ephemeral?: boolean
+  /** What the client wants back with the message. The same message may come again with other metadata. */
+  readonly metadata?: JsonObject | undefined
   readonly debug?: boolean | undefined
   readonly bypassConsent?: boolean | undefined
   /** It has no words and only wakes the bot. */
@@ -182,6 +184,7 @@ export class Dispatcher {
       text: inbound.text,
       files: await this.#files(owner, inbound),
       ...(inbound.payload ? { payload: inbound.payload } : {}),
+      ...(inbound.metadata ? { metadata: inbound.metadata } : {}),
       ...(inbound.speaker && principal.trusted ? { speaker: inbound.speaker } : {}),
       ...(inbound.nudge ? { nudge: true } : {}),
       ...(inbound.history?.length && bot.takesHistory ? { history: inbound.history } : {}),

@@ -88,6 +88,7 @@ export const failures = {
     'zh-Hans': '此对话正在处理上一条消息，请等待回复后再发送。',
   },
   already_decided: { status: 409, retryable: false, en: 'This call already has its answer; the first one counts.' },
+  turn_ended: { status: 409, retryable: false, en: 'This turn has ended already.' },
   not_waiting: { status: 409, retryable: false, en: 'This turn does not wait for that.' },
   events_expired: { status: 410, retryable: false, en: 'The events of this turn are no longer kept.' },
   payload_too_large: { status: 413, retryable: false, en: 'The body is too large.' },

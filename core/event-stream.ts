@@ -17,11 +17,18 @@ export interface EventStream {
   close(): void
 }
 
+/** A comment of one line: a blank line after it would be an empty event to some clients. */
+const comment = ': \n'
+
 /**
- * Answers a request with a stream of events. The head goes out at once, and silence is broken by a comment at most
- * every 5 s. A comment is one line: a blank line after it would be an empty event to some clients.
+ * Answers a request with a stream of events. The head goes out at once, and silence is broken by a `heartbeat` at most
+ * every 5 s: a comment, or a frame for clients that take no comments.
  */
-export function openEventStream(ctx: RequestContext, { openStreams }: ChannelContext): EventStream {
+export function openEventStream(
+  ctx: RequestContext,
+  { openStreams }: ChannelContext,
+  heartbeatFrame = comment,
+): EventStream {
   const response = ctx.res
   const left = new AbortController()
   ctx.respond = false
@@ -33,7 +40,7 @@ export function openEventStream(ctx: RequestContext, { openStreams }: ChannelCon
   })
   response.flushHeaders()
   response.socket?.setNoDelay(true)
-  const heartbeat = setInterval(() => response.write(': \n'), heartbeatMs)
+  const heartbeat = setInterval(() => response.write(heartbeatFrame), heartbeatMs)
   openStreams.inc()
   const leave = () => {
     if (left.signal.aborted) return

@@ -14,6 +14,8 @@ export interface Message {
   readonly payload?: JsonObject
   /** It has no words and only wakes the bot: what comes of it is kept where the bot says something. */
   readonly nudge?: true
+  /** What the client wants back with it; no bot is shown it. */
+  readonly metadata?: JsonObject
   /** Who says it, where the conversation is not theirs alone; else its user does. */
   readonly speaker?: string
   /** What was said before it, oldest first, where its client keeps the conversation and the hub does not. */

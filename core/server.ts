@@ -175,6 +175,7 @@ function answerError(ctx: Koa.Context, error: HubError, channels: readonly Mount
   let own: ReturnType<NonNullable<Channel['encodeError']>>
   for (const { channel } of channels) own ??= channel.encodeError?.(error, ctx.path)
   ctx.status = own?.status ?? error.failure.status
+  ctx.set({ ...own?.headers })
   if (error.code === 'unauthorized') ctx.set('www-authenticate', 'Bearer')
   if (error.retryAfterMs !== undefined) ctx.set('retry-after', String(Math.ceil(error.retryAfterMs / 1000)))
   // What is left of the body is not waited for.

@@ -40,6 +40,8 @@ export interface TurnRow extends Owner {
   /** Since when it waits or until when an answer counts, ms since the epoch. */
   readonly expiresAt?: number
   readonly createdAt: number
+  /** Set when it has ended, ms since the epoch. */
+  readonly endedAt?: number
 }
 
 /** What stays of a turn when its events are gone. */
@@ -209,6 +211,25 @@ export interface FeedbackItem extends NewFeedback {
   readonly at: number
 }
 
+/**
+ * A conversation that is made before its first message. A bot or a user that it does not name are those of the first
+ * message that names it by its id.
+ */
+export interface NewConversation {
+  readonly id: string
+  readonly key: string
+  readonly bot?: string
+  readonly user?: string
+  /** What the client wants back with it. */
+  readonly metadata?: JsonObject
+}
+
+/** A conversation and whose it is; times in ms since the epoch. */
+export interface ConversationRow extends ConversationItem, Omit<NewConversation, 'id'> {
+  /** Grows when its context is cleared: bots are shown what was said in the last section only. */
+  readonly section: number
+}
+
 /** One thing that was said in a conversation. `partial` marks the answer of a turn that did not complete. */
 export interface RecordItem {
   readonly id: string
@@ -277,6 +298,14 @@ export interface Store {
   conversation(owner: Owner, nameOrId: string): Promise<ConversationRef | undefined>
   /** Finds the conversation of that name, or makes it. */
   openConversation(owner: Owner, name: string, newId: string, at: number): Promise<ConversationRef>
+  addConversation(conversation: NewConversation, at: number): Promise<ConversationRow>
+  /** By its id, for its key, whatever its bot and user. */
+  conversationOf(key: string, id: string): Promise<ConversationRow | undefined>
+  /** Those of a key with one bot, whoever their users are. */
+  conversationsOf(owner: Pick<Owner, 'bot' | 'key'>, options: PageOptions): Promise<Page<ConversationRow>>
+  setMetadata(conversation: string, metadata: JsonObject): Promise<void>
+  /** Begins a new section of the conversation, and takes away what its provider kept with it. Records stay. */
+  clear(conversation: string): Promise<void>
   /** What the provider keeps with the conversation. */
   thread(conversation: string): Promise<Json | undefined>
   /** Those that are not ephemeral. */
@@ -293,8 +322,8 @@ export interface Store {
   /** Oldest first. */
   feedback(of: { readonly turn: string } | Owner, options: PageOptions): Promise<Page<FeedbackItem>>
   /**
-   * What a model is shown: the last `limit` records, oldest first, without partial and empty ones; only those before
-   * the turn `before` when it is given.
+   * What a model is shown: the last `limit` records of the section, oldest first, without partial and empty ones; only
+   * those before the turn `before` when it is given.
    */
   history(conversation: string, limit: number, before?: string): Promise<readonly HistoryMessage[]>
   /** How much waits, for metrics. */

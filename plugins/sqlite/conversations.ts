@@ -1,6 +1,15 @@
 import type { NumberedEvent } from '../../core/events.ts'
-import type { AcceptInput, ConversationDetails, ConversationItem, Owner, Page, PageOptions } from '../../core/store.ts'
-import type { ConversationRef, Json } from '../../core/message.ts'
+import type {
+  AcceptInput,
+  ConversationDetails,
+  ConversationItem,
+  ConversationRow,
+  NewConversation,
+  Owner,
+  Page,
+  PageOptions,
+} from '../../core/store.ts'
+import type { ConversationRef, Json, JsonObject } from '../../core/message.ts'
 import { toPage } from './sql.ts'
 import type { Sql } from './sql.ts'
 
@@ -10,6 +19,11 @@ interface ConversationColumns {
   readonly key: string
   readonly user: string
   readonly name: string
+  readonly unclaimed: number
+  readonly metadata: string | null
+  readonly section: number
+  readonly created_at: number
+  readonly updated_at: number
 }
 
 /** The table of conversations. */
@@ -25,10 +39,10 @@ export class ConversationTable {
     const found =
       'id' in wanted
         ? this.#sql.get<ConversationColumns>(
-            'SELECT * FROM conversations WHERE id = ? AND bot = ? AND key = ?',
+            "SELECT * FROM conversations WHERE id = ? AND key = ? AND (bot = ? OR bot = '')",
             wanted.id,
-            owner.bot,
             owner.key,
+            owner.bot,
           )
         : this.#sql.get<ConversationColumns>(
             'SELECT * FROM conversations WHERE bot = ? AND key = ? AND user = ? AND name = ?',
@@ -48,6 +62,7 @@ export class ConversationTable {
     ephemeral = false,
   ): ConversationRef | undefined {
     const found = this.find(owner, wanted)
+    if (found && wanted !== 'new' && 'id' in wanted) this.#claim(found.id, owner)
     if (found || (wanted !== 'new' && 'id' in wanted)) return found
     const name = wanted === 'new' ? newId : wanted.name
     this.#sql.run(
@@ -65,13 +80,62 @@ export class ConversationTable {
     return { id: newId, name }
   }
 
+  /** The first message in a conversation says whose it is, as far as that was not said before. */
+  #claim(id: string, { bot, user = '' }: Owner): void {
+    this.#sql.run(
+      `UPDATE conversations SET bot = ?, user = CASE user WHEN '' THEN ? ELSE user END, unclaimed = 0
+       WHERE id = ? AND unclaimed = 1`,
+      bot,
+      user,
+      id,
+    )
+  }
+
+  add({ id, key, bot = '', user = '', metadata }: NewConversation, at: number): ConversationRow {
+    this.#sql.run(
+      `INSERT INTO conversations (id, bot, key, user, name, unclaimed, metadata, created_at, updated_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      id,
+      bot,
+      key,
+      user,
+      id,
+      Number(bot === '' || user === ''),
+      metadata ? JSON.stringify(metadata) : null,
+      at,
+      at,
+    )
+    return this.ofKey(key, id)!
+  }
+
+  ofKey(key: string, id: string): ConversationRow | undefined {
+    const row = this.#sql.get<ConversationColumns>('SELECT * FROM conversations WHERE id = ? AND key = ?', id, key)
+    return row && toRow(row)
+  }
+
+  setMetadata(conversation: string, metadata: JsonObject): void {
+    this.#sql.run('UPDATE conversations SET metadata = ? WHERE id = ?', JSON.stringify(metadata), conversation)
+  }
+
+  /** What is shown to a bot begins behind the last turn that has said something. */
+  clear(conversation: string): void {
+    this.#sql.run(
+      `UPDATE conversations SET thread = NULL,
+         section = COALESCE((SELECT MAX(turn_number) FROM records WHERE conversation = conversations.id), section)
+       WHERE id = ?`,
+      conversation,
+    )
+  }
+
   /** By its id, or by the name its owner gave it. */
   named(owner: Owner, nameOrId: string): ConversationRef | undefined {
     const row = this.#sql.get<ConversationColumns>(
-      'SELECT * FROM conversations WHERE bot = ? AND key = ? AND (id = ? OR (user = ? AND name = ?))',
-      owner.bot,
+      `SELECT * FROM conversations
+       WHERE key = ? AND ((id = ? AND (bot = ? OR bot = '')) OR (bot = ? AND user = ? AND name = ?))`,
       owner.key,
       nameOrId,
+      owner.bot,
+      owner.bot,
       owner.user ?? '',
       nameOrId,
     )
@@ -157,6 +221,18 @@ export class ConversationTable {
     )
   }
 
+  listOfKey({ bot, key }: Pick<Owner, 'bot' | 'key'>, { before, limit }: PageOptions): Page<ConversationRow> {
+    const rows = this.#sql.all<ConversationColumns>(
+      `SELECT * FROM conversations WHERE bot = ? AND key = ? AND ephemeral = 0 AND (updated_at, id) < (?, ?)
+       ORDER BY updated_at DESC, id DESC LIMIT ?`,
+      bot,
+      key,
+      ...placeBefore(before),
+      limit + 1,
+    )
+    return toPage(rows, limit, (row) => `${row.updated_at}.${row.id}`, toRow)
+  }
+
   /** With everything that hangs on it. */
   forget(conversation: string): void {
     this.#sql.run('DELETE FROM conversations WHERE id = ?', conversation)
@@ -178,6 +254,18 @@ const toItem = (row: DetailColumns): ConversationItem => ({
   id: row.id,
   name: row.name,
   ...(row.title === null ? {} : { title: row.title }),
+  createdAt: row.created_at,
+  updatedAt: row.updated_at,
+})
+
+const toRow = (row: ConversationColumns): ConversationRow => ({
+  id: row.id,
+  key: row.key,
+  ...(row.bot === '' ? {} : { bot: row.bot }),
+  ...(row.user === '' ? {} : { user: row.user }),
+  name: row.name,
+  ...(row.metadata === null ? {} : { metadata: JSON.parse(row.metadata) as JsonObject }),
+  section: row.section,
   createdAt: row.created_at,
   updatedAt: row.updated_at,
 })

@@ -77,10 +77,11 @@ export class RecordTable {
       .all<HistoryMessage>(
         `SELECT role, text FROM records
        WHERE conversation = ? AND turn_number < COALESCE((SELECT number FROM turns WHERE id = ?), ${Number.MAX_SAFE_INTEGER})
-         AND partial = 0 AND text <> ''
+         AND turn_number > (SELECT section FROM conversations WHERE id = ?) AND partial = 0 AND text <> ''
        ORDER BY turn_number DESC, number DESC LIMIT ?`,
         conversation,
         before ?? null,
+        conversation,
         limit,
       )
       .toReversed()

@@ -166,4 +166,10 @@ export const migrations: readonly string[] = [
   DROP INDEX conversations_by_time;
   CREATE INDEX conversations_by_time ON conversations (bot, key, user, updated_at, id) WHERE ephemeral = 0;
   `,
+  `
+  ALTER TABLE conversations ADD COLUMN unclaimed INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE conversations ADD COLUMN metadata TEXT;
+  ALTER TABLE conversations ADD COLUMN section INTEGER NOT NULL DEFAULT 0;
+  CREATE INDEX conversations_of_key ON conversations (bot, key, updated_at, id) WHERE ephemeral = 0;
+  `,
 ]

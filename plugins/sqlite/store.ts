@@ -9,10 +9,12 @@ import type {
   Backlog,
   ConversationDetails,
   ConversationItem,
+  ConversationRow,
   Delivery,
   DeliveryState,
   FeedbackItem,
   NewFeedback,
+  NewConversation,
   Owner,
   Page,
   PageOptions,
@@ -97,7 +99,7 @@ export class SqliteStore implements Store {
   }
 
   async prune(endedBefore: number, limit: number): Promise<number> {
-    return this.#sql.atomically(() => this.#turns.prune(endedBefore, limit))()
+    return this.#sql.atomically(() => this.#turns.prune(endedBefore, limit))
   }
 
   async conversation(owner: Owner, nameOrId: string): Promise<ConversationRef | undefined> {
@@ -106,6 +108,26 @@ export class SqliteStore implements Store {
 
   async openConversation(owner: Owner, name: string, newId: string, at: number): Promise<ConversationRef> {
     return this.#sql.atomically(() => this.#conversations.findOrMake(owner, { name }, newId, at)!)
+  }
+
+  async addConversation(conversation: NewConversation, at: number): Promise<ConversationRow> {
+    return this.#sql.atomically(() => this.#conversations.add(conversation, at))
+  }
+
+  async conversationOf(key: string, id: string): Promise<ConversationRow | undefined> {
+    return this.#conversations.ofKey(key, id)
+  }
+
+  async conversationsOf(owner: Pick<Owner, 'bot' | 'key'>, options: PageOptions): Promise<Page<ConversationRow>> {
+    return this.#conversations.listOfKey(owner, options)
+  }
+
+  async setMetadata(conversation: string, metadata: JsonObject): Promise<void> {
+    this.#conversations.setMetadata(conversation, metadata)
+  }
+
+  async clear(conversation: string): Promise<void> {
+    this.#conversations.clear(conversation)
   }
 
   async thread(conversation: string): Promise<Json | undefined> {
@@ -200,7 +222,7 @@ export class SqliteStore implements Store {
 
   async addFile(file: StoredFile, at: number): Promise<void> {
     this.#sql.run(
-      'INSERT INTO files (id, conversation, name, bytes, mime, upstream, at) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      'INSERT OR IGNORE INTO files (id, conversation, name, bytes, mime, upstream, at) VALUES (?, ?, ?, ?, ?, ?, ?)',
       file.id,
       file.conversation,
       file.name,

@@ -55,11 +55,12 @@ interface TurnColumns {
   readonly cursor: string | null
   readonly expires_at: number | null
   readonly created_at: number
+  readonly ended_at: number | null
 }
 
 const turnColumns = `turns.number, turns.id, turns.conversation, turns.message_id, turns.message, turns.fingerprint,
   turns.channel, turns.debug, turns.bypass, turns.detached, turns.compacted, turns.status, turns.epoch, turns.seq, turns.cursor, turns.expires_at,
-  turns.created_at, c.bot, c.key, c.user, c.name, c.thread
+  turns.created_at, turns.ended_at, c.bot, c.key, c.user, c.name, c.thread
   FROM turns JOIN conversations c ON c.id = turns.conversation`
 
 /** What a turn's commits write to beside its own tables. */
@@ -358,4 +359,5 @@ const toTurn = (row: TurnColumns): TurnRow => ({
   ...(row.thread === null ? {} : { thread: JSON.parse(row.thread) as Json }),
   ...(row.expires_at === null ? {} : { expiresAt: row.expires_at }),
   createdAt: row.created_at,
+  ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),
 })

@@ -677,6 +677,17 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     })),
   },
   {
+    does: 'gives a conversation to whoever wrote in it last',
+    caughtBy: 'makes a conversation before its first message, which says whose it is',
+    says: /bob/,
+    subject: storing((store) => ({
+      async accept(input) {
+        const result = await store.accept(input)
+        return 'turn' in result && input.user ? { ...result, turn: { ...result.turn, user: input.user } } : result
+      },
+    })),
+  },
+  {
     does: 'shows a sandbox to every key',
     caughtBy: 'keeps what a bot says of a conversation: its title, its status and the sandboxes in it',
     says: /conv_/,
@@ -691,6 +702,12 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     subject: storing((store) => ({
       addFeedback: (feedback, at) => store.addFeedback({ ...feedback, speaker: 'anybody' }, at),
     })),
+  },
+  {
+    does: 'clears nothing',
+    caughtBy: 'shows a model one section of a conversation, and its client all',
+    says: /greater than 0/,
+    subject: storing(() => ({ clear: async () => {} })),
   },
   {
     does: 'accepts a message twice',

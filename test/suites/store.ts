@@ -345,6 +345,50 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     }),
   },
   {
+    title: 'shows a model one section of a conversation, and its client all',
+    run: withStore(async (store) => {
+      const first = await accepted(store, { message: { id: 'm-1', text: 'first', files: [] } })
+      const { id } = first.conversation
+      await store.append([step(first, { thread: { id: 'upstream' } }), ending(first, { text: 'one' })])
+      expect(await store.conversationOf('local', id)).toMatchObject({ section: 0 })
+      await store.clear(id)
+      const { section = 0 } = (await store.conversationOf('local', id)) ?? {}
+      expect(section).toBeGreaterThan(0)
+      expect(await store.thread(id)).toBeUndefined()
+      expect(await store.history(id, 10)).toEqual([])
+      await accepted(store, { message: { id: 'm-2', text: 'second', files: [] } })
+      expect(await store.history(id, 10)).toEqual([{ role: 'user', text: 'second' }])
+      expect((await store.records(id, { limit: 10 })).items).toHaveLength(3)
+    }),
+  },
+  {
+    title: 'makes a conversation before its first message, which says whose it is',
+    run: withStore(async (store) => {
+      const made = await store.addConversation({ id: 'conv_open', key: 'local', metadata: { a: 1 } }, 7)
+      expect(made).toMatchObject({ id: 'conv_open', key: 'local', metadata: { a: 1 }, section: 0, createdAt: 7 })
+      expect(made).not.toHaveProperty('bot')
+      expect(await store.conversation({ bot: 'bot', key: 'local' }, 'conv_open')).toMatchObject({ id: 'conv_open' })
+      const other = { conversation: { id: 'conv_open' }, key: 'other' }
+      expect(await store.accept(input(other))).toEqual({ outcome: 'unknown_conversation' })
+      expect(await store.conversationOf('other', 'conv_open')).toBeUndefined()
+      expect(await accepted(store, { conversation: { id: 'conv_open' }, user: 'ada' })).toMatchObject({ user: 'ada' })
+      expect(await store.conversationOf('local', 'conv_open')).toMatchObject({ bot: 'bot', user: 'ada' })
+      // The first one counts.
+      expect(await accepted(store, { conversation: { id: 'conv_open' }, user: 'bob' })).toMatchObject({ user: 'ada' })
+      expect(await store.accept(input({ conversation: { id: 'conv_open' }, bot: 'other' }))).toEqual({
+        outcome: 'unknown_conversation',
+      })
+      await store.addConversation({ id: 'conv_bobs', key: 'local', bot: 'bot', user: 'bob' }, 8)
+      expect(await accepted(store, { conversation: { id: 'conv_bobs' }, user: 'eve' })).toMatchObject({ user: 'bob' })
+      await store.setMetadata('conv_bobs', { b: 2 })
+      const { items } = await store.conversationsOf({ bot: 'bot', key: 'local' }, { limit: 10 })
+      expect(items.map(({ id, user, metadata }) => [id, user, metadata])).toEqual([
+        ['conv_open', 'ada', { a: 1 }],
+        ['conv_bobs', 'bob', { b: 2 }],
+      ])
+    }),
+  },
+  {
     title: 'shows a model no partial and no empty answer, and its client both',
     run: withStore(async (store) => {
       const ends: readonly (readonly [TurnStatus, string])[] = [
@@ -496,6 +540,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       expect((await store.records(id, { limit: 10 })).items).toEqual([])
       await store.append([ending(await accepted(store, nudge('n-2')), { text: 'awake' })])
       expect((await store.records(id, { limit: 10 })).items).toMatchObject([{ role: 'bot', text: 'awake' }])
+    }),
   },
   {
     title: 'lists no ephemeral conversation, and forgets it with the last of its turns',
