@@ -3,6 +3,7 @@ import {
   asgardRelay,
   consent,
   coze,
+  cozeApi,
   defineConfig,
   demoBot,
   local,
@@ -56,5 +57,6 @@ export default defineConfig({
     websocket: websocket({ bot: 'main' }),
     webhook: webhook({ bot: 'main' }),
     asgard: asgardRelay(),
+    coze: cozeApi(),
   },
 })

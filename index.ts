@@ -50,6 +50,7 @@ export { sseBot } from './plugins/sse-bot/index.ts'
 export { plainFrames, plainRequest } from './plugins/sse-bot/wire.ts'
 
 export { asgardRelay } from './channels/asgard-relay/index.ts'
+export { cozeApi } from './channels/coze-api/index.ts'
 export { rest } from './channels/rest.ts'
 export { sse } from './channels/sse.ts'
 export { webhook } from './channels/webhook/index.ts'

@@ -363,8 +363,12 @@ export class Conversations {
 }
 
 /** The principal as the conversation's turns have it: an upstream may keep each user's apart. */
-const ofUser = ({ user: _, ...principal }: Principal, { user }: ConversationRow): Principal => ({
-  ...principal,
+const ofUser = ({ key, trusted, admin, bypassConsent, bots }: Principal, { user }: ConversationRow): Principal => ({
+  key,
+  trusted,
+  admin,
+  bypassConsent,
+  ...(bots ? { bots } : {}),
   ...(user === undefined ? {} : { user }),
 })
 

@@ -1,0 +1,4 @@
+import { channelSuite } from '../suites/channel.ts'
+import { cozeApiSubject } from './coze-api.subject.ts'
+
+channelSuite('cozeApi', cozeApiSubject)
