@@ -211,6 +211,7 @@ async function begin(ctx: RequestContext, door: Door, request: ChatRequest): Pro
     user: request.user_id,
     text: question.text,
     files,
+    history: question.history,
     payload: payloadOf(request),
     metadata: metadataOf(request, question),
     detached: !request.stream,

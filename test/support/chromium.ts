@@ -82,7 +82,7 @@ async function bundle(source: string): Promise<string> {
     resolveId: (id) => (id === entry ? id : null),
     load: (id) => (id === entry ? source : null),
   }
-  await using made = await rolldown({ input: entry, platform: 'browser', plugins: [page] })
+  await using made = await rolldown({ input: entry, platform: 'browser', plugins: [page], logLevel: 'silent' })
   const { output } = await made.generate({ format: 'es' })
   return output[0].code
 }
