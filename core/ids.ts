@@ -23,9 +23,12 @@ export function toDecimal(id: string): string {
   return String(number)
 }
 
+/** Ids begin with the time, so that the numbers of all that were made since 1972 have at least 36 digits. */
+const decimalForm = /^[1-9]\d{35,39}$/
+
 /** The id of a kind that a decimal number names; undefined for what no id of the hub can be. */
 export function fromDecimal(kind: Countable, digits: string): string | undefined {
-  if (!/^[1-9]\d{0,49}$/.test(digits)) return undefined
+  if (!decimalForm.test(digits)) return undefined
   const letters = BigInt(digits).toString(36).padStart(25, '0')
   return letters.length === 25 ? `${kind}_${letters}` : undefined
 }

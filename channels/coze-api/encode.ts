@@ -1,6 +1,7 @@
+import { consentArguments, consentFunction } from '../../core/consent-call.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import { HubError } from '../../core/errors.ts'
-import type { NumberedEvent, PendingCall, PublicError, ToolCall, Usage } from '../../core/events.ts'
+import type { NumberedEvent, PublicError, ToolCall, Usage } from '../../core/events.ts'
 import { toNumbered } from '../../core/ids.ts'
 import type { BotMessage, TurnRow } from '../../core/store.ts'
 import type { TurnObject } from '../../core/wire.ts'
@@ -22,9 +23,6 @@ export interface ChatFrame {
   /** Where it is in its turn, on the last frame of an event: for clients that come back. */
   readonly id?: string
 }
-
-/** The name of the function by which a client is asked whether a bot may use a tool. */
-export const consentFunction = 'bothub_consent'
 
 /** Whose frames they are. */
 export interface Chat {
@@ -349,17 +347,9 @@ const lastError = ({ code, message }: PublicError): JsonObject => ({
 const toCalls = (pending: Pending | undefined): NonNullable<ChatParts['calls']> =>
   (pending?.calls ?? []).map((call) =>
     pending?.for === 'consent'
-      ? { id: call.call, name: consentFunction, arguments: JSON.stringify(toConsent(call)) }
+      ? { id: call.call, name: consentFunction, arguments: consentArguments(call) }
       : { id: call.call, name: call.tool, arguments: JSON.stringify(call.input) },
   )
-
-const toConsent = ({ tool, toolset, input, reason, alreadyAllowed }: ToolCall & Partial<PendingCall>) => ({
-  tool,
-  ...(toolset === undefined ? {} : { toolset }),
-  input,
-  ...(reason === undefined ? {} : { reason }),
-  already_allowed: alreadyAllowed ?? false,
-})
 
 /** A message's content: text, or a card or parts where the bot is one of Coze's. */
 export function contentOf({

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { check, parseJson, readBytes, readJson } from '../../core/body.ts'
 import type { RequestContext } from '../../core/channel.ts'
+import { consentFunction, readConsent } from '../../core/consent-call.ts'
 import { HubError } from '../../core/errors.ts'
 import type { ConsentDecision } from '../../core/events.ts'
 import { clientName } from '../../core/ids.ts'
@@ -237,27 +238,14 @@ export function payloadOf(request: ChatRequest): JsonObject | undefined {
 const filled = (name: string, value: JsonObject | null | undefined): JsonObject =>
   value && Object.keys(value).length > 0 ? { [name]: value } : {}
 
-const words = {
-  allow: 'allow_once',
-  allow_once: 'allow_once',
-  allow_always: 'allow_always',
-  deny: 'deny_once',
-  deny_once: 'deny_once',
-} as const
-const isWord = (text: string): text is keyof typeof words => Object.hasOwn(words, text)
-const answer = z.object({ result: z.string(), reason: z.string().max(8192).nullish() })
-
 /**
- * What a client decided about a call, by what it gives as the output: a word, or JSON with `result` and `reason`.
- * @throws HubError `invalid_request` for everything else: nothing that is not clearly a yes or a no is taken for one
+ * What a client decided about a call, by what it gives as the output.
+ * @throws HubError `invalid_request`
  */
 export function decisionIn(call: string, output: string): ConsentDecision {
-  const said = answer.safeParse(jsonIn(output)).data ?? { result: output }
-  const word = said.result.trim().toLowerCase()
-  if (!isWord(word)) {
-    throw wrong('tool_outputs: answer a question of consent with "allow", "allow_always" or "deny"')
-  }
-  return { call, result: words[word], ...(said.reason ? { reason: said.reason } : {}) }
+  const decision = readConsent(call, output)
+  if (!decision) throw wrong(`tool_outputs: answer ${consentFunction} with "allow", "allow_always" or "deny"`)
+  return decision
 }
 
 const wrong = (problem: string): HubError => new HubError('invalid_request', { message: `${problem}.` })

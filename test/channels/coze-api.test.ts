@@ -157,8 +157,8 @@ describe('the official client', () => {
     expect(eventsOf(first).slice(-2)).toEqual(['chat.requires_action', 'done'])
     const asked = chatIn(first, ChatEventType.CONVERSATION_CHAT_REQUIRES_ACTION)
     const [call] = asked.required_action.submit_tool_outputs.tool_calls
-    expect(call).toMatchObject({ type: 'function', function: { name: 'bothub_consent' } })
-    expect(JSON.parse(call!.function.arguments)).toMatchObject({ tool: 'send_mail', already_allowed: false })
+    expect(call).toMatchObject({ type: 'function', function: { name: 'hub_consent' } })
+    expect(JSON.parse(call!.function.arguments)).toMatchObject({ tool: 'send_mail', input: {} })
     const submit = (said: string) =>
       Array.fromAsync(
         api.chat.submitToolOutputs({
