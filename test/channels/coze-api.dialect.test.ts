@@ -7,7 +7,7 @@ import type { MessageKind } from '../../channels/coze-api/ids.ts'
 import { questionIn } from '../../channels/coze-api/requests.ts'
 import { failures, HubError } from '../../core/errors.ts'
 import type { FailureCode } from '../../core/errors.ts'
-import type { LoggedEvent, NumberedEvent } from '../../core/events.ts'
+import type { LoggedEvent } from '../../core/events.ts'
 import { fromDecimal, newId } from '../../core/ids.ts'
 import { cozeApi, echo } from '../../index.ts'
 import { decodeFrame, nothingRead, readFrame } from '../../plugins/coze/wire.ts'
@@ -30,9 +30,7 @@ const before: Partial<Record<LoggedEvent['type'], readonly LoggedEvent['type'][]
 /** The frames of events, event by event. */
 function framesOf(events: readonly LoggedEvent[], endedAt?: number): readonly (readonly ChatFrame[])[] {
   const encoder = new ChatEncoder(chat)
-  return events.map((event, index): readonly ChatFrame[] =>
-    encoder.encode({ seq: index + 1, ...event } as NumberedEvent, endedAt),
-  )
+  return events.map((event, index): readonly ChatFrame[] => encoder.encode({ seq: index + 1, ...event }, endedAt))
 }
 
 const lastOf = (type: LoggedEvent['type']) =>
@@ -40,7 +38,8 @@ const lastOf = (type: LoggedEvent['type']) =>
 
 const nameOf = ({ event, body }: ChatFrame): string => {
   const name = event.replace('conversation.', '')
-  return name === 'message.completed' ? `${name} ${String(body['type'])}` : name
+  const { type } = body
+  return name === 'message.completed' && typeof type === 'string' ? `${name} ${type}` : name
 }
 
 describe('docs/dialects.md', () => {
@@ -190,7 +189,7 @@ describe('a frame', () => {
 
   it.each<[LoggedEvent, object]>([
     [
-      { ...sampleEvents['turn.cancelled'], by: 'shutdown' } as LoggedEvent,
+      { ...sampleEvents['turn.cancelled'], by: 'shutdown' },
       { status: 'failed', last_error: { code: 5000, hub_code: 'cancelled' } },
     ],
     [sampleEvents['turn.failed'], { status: 'failed', last_error: { code: 5000, hub_code: 'upstream_cut' } }],
