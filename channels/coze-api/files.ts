@@ -66,13 +66,20 @@ export class FileShelf {
   async find(key: string, cozeId: string): Promise<KeptFile> {
     const id = fileOf(cozeId)
     const kept = id === undefined ? undefined : await this.#label(id)
-    if (kept?.key !== key) throw new HubError('unknown_file', { message: 'There is no such file. Upload it first.' })
+    if (kept?.key !== key || !(await this.#isWhole(kept))) {
+      throw new HubError('unknown_file', { message: 'There is no such file. Upload it first.' })
+    }
     return kept
   }
 
   /** The file, to be sent on. */
   open({ id, name, mime }: KeptFile): Upload {
     return { name, mime, stream: createReadStream(join(this.#options.folder, id)) }
+  }
+
+  async #isWhole({ id, bytes }: KeptFile): Promise<boolean> {
+    const found = await stat(join(this.#options.folder, id)).catch(() => undefined)
+    return found?.size === bytes
   }
 
   async #label(id: string): Promise<KeptFile | undefined> {

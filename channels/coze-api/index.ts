@@ -17,7 +17,7 @@ import { seconds, stringsIn } from './encode.ts'
 import { encodeFailure } from './errors.ts'
 import { FileShelf, handOver } from './files.ts'
 import type { KeptFile } from './files.ts'
-import { conversationOf, toCozeId, toSectionId, turnOfChat } from './ids.ts'
+import { conversationOf, fromMessageId, toCozeId, toSectionId, turnOfChat } from './ids.ts'
 import { findMessage, listMessages } from './messages.ts'
 import {
   botsQuery,
@@ -27,6 +27,7 @@ import {
   conversationQuery,
   decisionIn,
   envelope,
+  feedbackBody,
   fileQuery,
   listQuery,
   messageListBody,
@@ -141,6 +142,10 @@ function routesOf(door: Door): readonly Route[] {
       summary: 'See a message',
       query: messageQuery,
     }),
+    route('POST', '/v1/conversations/:conversation/messages/:message/feedback', rate, {
+      summary: 'Rate a message of a bot',
+      body: json(feedbackBody),
+    }),
     route('POST', '/v1/files/upload', upload, { summary: 'Upload a file', body: fileBody }),
     route('GET', '/v1/files/retrieve', retrieveFile, { summary: 'See a file', query: fileQuery }),
     route('GET', '/v1/bots', listBots, { summary: 'List the bots, as Coze does', query: botsQuery }),
@@ -166,13 +171,12 @@ const refused = [
   ['POST', '/v1/conversation/message/create'],
   ['POST', '/v1/conversation/message/modify'],
   ['POST', '/v1/conversation/message/delete'],
-  ['POST', '/v1/conversations/:conversation/messages/:message/feedback'],
   ['DELETE', '/v1/conversations/:conversation/messages/:message/feedback'],
 ] as const
 
 const refuse: Handler = async () => {
   throw new HubError('not_found', {
-    message: 'This hub keeps messages as they were said: they are not made, changed, deleted or rated here.',
+    message: 'This hub keeps messages as they were said: they are not made, changed or deleted one by one.',
   })
 }
 
@@ -348,13 +352,19 @@ async function rowOf({ principal }: RequestContext, { context }: Door, id: strin
   return row
 }
 
-const toConversation = ({ id, name, metadata = {}, createdAt, updatedAt, section }: ConversationRow): JsonObject => ({
-  id: toCozeId(id),
-  name: typeof metadata['name'] === 'string' ? metadata['name'] : name === id ? '' : name,
-  meta_data: stringsIn(metadata['meta_data']) ?? {},
-  created_at: seconds(createdAt),
-  updated_at: seconds(updatedAt),
-  last_section_id: toSectionId(id, section),
+/** It is called what its client calls it, else what its bot does. */
+const nameOf = ({ id, name, title, metadata }: ConversationRow): string => {
+  const given = metadata?.['name']
+  return typeof given === 'string' ? given : (title ?? (name === id ? '' : name))
+}
+
+const toConversation = (row: ConversationRow): JsonObject => ({
+  id: toCozeId(row.id),
+  name: nameOf(row),
+  meta_data: stringsIn(row.metadata?.['meta_data']) ?? {},
+  created_at: seconds(row.createdAt),
+  updated_at: seconds(row.updatedAt),
+  last_section_id: toSectionId(row.id, row.section),
 })
 
 const retrieveConversation: Handler = async (ctx, door) => {
@@ -434,6 +444,26 @@ const retrieveMessage: Handler = async (ctx, door) => {
   const row = await rowOf(ctx, door, conversation)
   const { context } = door
   succeed(ctx, { data: await findMessage({ context, principal: ctx.principal, row }, id) })
+}
+
+const rate: Handler = async (ctx, door) => {
+  const row = await rowOf(ctx, door, ctx.params['conversation']!)
+  const place = fromMessageId(ctx.params['message']!)
+  const { feedback_type: type, comment, reason_types: tags } = await readBody(ctx, feedbackBody)
+  const turn = place?.kind === 'answer' ? await turnOf(ctx, door, place.turn) : undefined
+  if (!place || !turn || turn.conversation.id !== row.id) throw new HubError('unknown_message')
+  const { messages } = await door.context.hub.view(turn.id)
+  const rated = messages[place.number - 1]
+  if (!rated) throw new HubError('unknown_message')
+  await door.context.conversations.rate(ctx.principal, {
+    bot: turn.bot,
+    turn: turn.id,
+    message: rated.id,
+    verdict: type === 'like' ? 'good' : 'bad',
+    ...(comment ? { comment } : {}),
+    ...(tags?.length ? { tags } : {}),
+  })
+  succeed(ctx, {})
 }
 
 const upload: Handler = async (ctx, { shelf }) => {

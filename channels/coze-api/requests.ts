@@ -95,6 +95,18 @@ export const messageListBody = z
   })
   .meta({ id: 'CozeMessageListRequest' })
 
+/** Body of `POST …/messages/{message}/feedback`. */
+export const feedbackBody = z
+  .object({
+    feedback_type: z.enum(['like', 'unlike', 'dislike']),
+    reason_types: z.array(z.string().min(1).max(256)).max(20).nullish(),
+    comment: z
+      .string()
+      .refine((text) => Buffer.byteLength(text) <= 8192, 'must be at most 8 KiB')
+      .nullish(),
+  })
+  .meta({ id: 'CozeFeedback' })
+
 /** Body of `POST /v3/chat/submit_tool_outputs`. */
 export const toolOutputsBody = z
   .object({

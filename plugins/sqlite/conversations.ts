@@ -13,17 +13,13 @@ import type { ConversationRef, Json, JsonObject } from '../../core/message.ts'
 import { toPage } from './sql.ts'
 import type { Sql } from './sql.ts'
 
-interface ConversationColumns {
-  readonly id: string
+interface ConversationColumns extends DetailColumns {
   readonly bot: string
   readonly key: string
   readonly user: string
-  readonly name: string
   readonly unclaimed: number
   readonly metadata: string | null
   readonly section: number
-  readonly created_at: number
-  readonly updated_at: number
 }
 
 /** The table of conversations. */
@@ -259,15 +255,12 @@ const toItem = (row: DetailColumns): ConversationItem => ({
 })
 
 const toRow = (row: ConversationColumns): ConversationRow => ({
-  id: row.id,
+  ...toItem(row),
   key: row.key,
   ...(row.bot === '' ? {} : { bot: row.bot }),
   ...(row.user === '' ? {} : { user: row.user }),
-  name: row.name,
   ...(row.metadata === null ? {} : { metadata: JSON.parse(row.metadata) as JsonObject }),
   section: row.section,
-  createdAt: row.created_at,
-  updatedAt: row.updated_at,
 })
 
 /** A cursor is the place of the oldest item of the page it came with. */

@@ -82,6 +82,7 @@ describe('docs/dialects.md', () => {
         conversation_id: conversation,
         chat_id: chatId,
         name: 'n',
+        feedback_type: 'like',
         tool_outputs: [{ tool_call_id: 'c', output: 'o' }],
       }
       const isBare = method === 'GET' || method === 'DELETE' || /retrieve|clear/.test(path)

@@ -4,11 +4,13 @@ import { join } from 'node:path'
 import { ChatEventType, ChatStatus, CozeAPI, RoleType } from '@coze/api'
 import type { StreamChatData } from '@coze/api'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { z } from 'zod'
 import { fromDecimal, toDecimal } from '../../core/ids.ts'
 import { parseEvents } from '../../core/sse.ts'
-import { apiKey, asgard, coze, cozeApi, demoBot, local, rest, sse } from '../../index.ts'
+import { apiKey, asgard, coze, cozeApi, defineProvider, demoBot, local, rest, sse } from '../../index.ts'
 import type { BotFunction, HubConfig, Turn } from '../../index.ts'
 import { startCozeSimulator } from '../../plugins/coze/simulator.ts'
+import { startCuttingProxy } from '../fakes/cutting-proxy.ts'
 import { gatedBot } from '../fakes/gated-bot.ts'
 import { inChromium } from '../support/chromium.ts'
 import { readEvents, startHub } from '../support/hub.ts'
@@ -598,6 +600,38 @@ describe('a conversation', () => {
     }
   })
 
+  it('has messages that can be rated, and those of the bot only', async () => {
+    const told: unknown[] = []
+    const rated = defineProvider({
+      manifest: { name: 'rated', feedback: true },
+      options: z.strictObject({}),
+      create: () => ({
+        async *respond() {
+          yield { type: 'message.delta', message: 'one', text: 'here' }
+        },
+        feedback: async (rating) => void told.push(rating),
+      }),
+    })
+    await using hub = await cozeHub({ main: rated() })
+    const { chat } = await client(hub).chat.createAndPoll(asking('main', 'hello'))
+    const { data } = await client(hub).conversations.messages.list(chat.conversation_id, { order: 'asc' })
+    const rate = async (message: string, body: object) => {
+      const answer = await fetch(`${hub.url}/v1/conversations/${chat.conversation_id}/messages/${message}/feedback`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      })
+      return [answer.status, ((await answer.json()) as { readonly code: number }).code]
+    }
+    const [question, answer] = data.map(({ id }) => id)
+    const unliked = { feedback_type: 'unlike', comment: 'so so', reason_types: ['too short'] }
+    expect(await rate(answer!, unliked)).toEqual([200, 0])
+    expect(told).toEqual([{ message: 'one', verdict: 'bad', comment: 'so so' }])
+    expect(await rate(question!, unliked)).toEqual([404, 4005])
+    expect(await rate(`${answer!.slice(0, -1)}7`, unliked)).toEqual([404, 4005])
+    expect(await rate(answer!, { feedback_type: 'meh' })).toEqual([400, 4000])
+  })
+
   it.each(['create', 'modify', 'delete'])('has messages that nobody can %s', async (what) => {
     await using hub = await cozeHub({ main: local(parrot) })
     const answer = await fetch(`${hub.url}/v1/conversation/message/${what}?conversation_id=1`, { method: 'POST' })
@@ -839,19 +873,25 @@ describe('what fails in front of a stream', () => {
 })
 
 describe('a hub that asks a hub', () => {
-  it('finds its chats again, and asks nothing twice', async () => {
-    const asked: string[] = []
+  it('finds a chat again whose stream was cut, and asks nothing twice', async () => {
+    const pieces = Array.from({ length: 100 }, (_, index) => `${index} `)
+    let asked = 0
     await using far = await cozeHub({
-      main: local(async function* ({ message }) {
-        asked.push(message.text)
-        yield* ['You said: ', message.text]
+      main: local(async function* () {
+        asked += 1
+        yield* pieces
       }),
     })
-    await using near = await cozeHub({ far: coze({ botId: 'main', token: 'any', baseUrl: far.url }) })
-    const { chat, messages } = await client(near).chat.createAndPoll(asking('far', 'hello'))
-    expect(chat.status).toBe('completed')
-    expect(messages?.find(({ type }) => type === 'answer')?.content).toBe('You said: hello')
-    expect(asked).toEqual(['hello'])
+    await using proxy = await startCuttingProxy(far.url, [8000])
+    await using near = await cozeHub({ far: coze({ botId: 'main', token: 'any', baseUrl: proxy.url }) })
+    const items = await streamed(client(near), 'far', 'count')
+    expect(proxy.cuts()).toBe(1)
+    expect(eventsOf(items).slice(-2)).toEqual(['chat.completed', 'done'])
+    const words = items.flatMap((item) =>
+      item.event === ChatEventType.CONVERSATION_MESSAGE_DELTA ? [item.data.content] : [],
+    )
+    expect(words.join('')).toBe(pieces.join(''))
+    expect(asked).toBe(1)
   })
 })
 
