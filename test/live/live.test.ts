@@ -15,7 +15,7 @@ const needed = {
 /** Tries a platform with nothing in the environment but what is given. */
 async function tryIt(vendor: string, given: Readonly<Record<string, string>>) {
   for (const name of Object.values(needed).flat()) vi.stubEnv(name, given[name])
-  vi.stubEnv('LIVE_LONG_QUESTION', '/long')
+  vi.stubEnv('LIVE_LONG_QUESTION', '/slow')
   try {
     const told: string[] = []
     const code = await live(vendor, (text) => told.push(text))

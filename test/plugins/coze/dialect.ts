@@ -130,6 +130,8 @@ const target = (baseUrl: string) => ({
   token: dialect.secret,
   // How long it looks for what became of a lost chat, once a second.
   timeoutMs: 20_000,
+  // Bytes that come one at a time take long on a busy machine.
+  idleTimeoutMs: 60_000,
   tools: { [askedCall.tool]: tool({ run: () => 'mail sent' }) },
 })
 
