@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { retry } from '../../../index.ts'
+import { cozeApi, rest, retry } from '../../../index.ts'
 import type { Json } from '../../../core/message.ts'
 import { coze } from '../../../plugins/coze/index.ts'
 import { startCozeSimulator } from '../../../plugins/coze/simulator.ts'
@@ -11,7 +11,11 @@ async function hubWithCoze(more: { readonly history?: boolean } = {}) {
   const simulator = await startCozeSimulator()
   const provider = coze({ botId: simulator.botId, token: simulator.token, baseUrl: simulator.url })
   const bots = { bot: { provider, profile: { language: 'zh-Hans' as const }, ...more } }
-  const hub = await startHub({ bots, ...(more.history ? {} : { use: [retry({ baseMs: 1 })] }) })
+  const hub = await startHub({
+    bots,
+    channels: { rest: rest(), coze: cozeApi() },
+    ...(more.history ? {} : { use: [retry({ baseMs: 1 })] }),
+  })
   const chats = () =>
     simulator.requests
       .filter(({ path }) => path === '/v3/chat')
@@ -59,6 +63,24 @@ describe('a hub with a Coze bot', () => {
       const counts = stage.chats().map((chat) => (chat['additional_messages'] as readonly Json[]).length)
       expect(counts).toEqual(history ? [1, 3] : [1, 1])
     }
+  })
+
+  it('passes on what a client of Coze asks of Coze', async () => {
+    await using stage = await hubWithCoze()
+    const wishes = {
+      custom_variables: { tone: 'kind' },
+      meta_data: { ticket: '7' },
+      shortcut_command: { command_id: '9', parameters: { a: '[]' } },
+      parameters: { depth: 2 },
+    }
+    const question = { role: 'user', content: 'Hello', content_type: 'text' }
+    const response = await fetch(`${stage.hub.url}/v3/chat`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ bot_id: 'bot', user_id: 'ada', stream: true, additional_messages: [question], ...wishes }),
+    })
+    expect(await response.text()).toContain('event:conversation.chat.completed')
+    expect(stage.chats()).toMatchObject([wishes])
   })
 
   it('asks its client for outputs, in as many rounds as it takes', async () => {
