@@ -54,7 +54,7 @@ export { cozeApi } from './channels/coze-api/index.ts'
 export { rest } from './channels/rest.ts'
 export { sse } from './channels/sse.ts'
 export { webhook } from './channels/webhook/index.ts'
-export { websocket } from './channels/websocket.ts'
+export { websocket } from './channels/websocket/index.ts'
 
 export type { Authenticate, Caller, Principal } from './core/auth.ts'
 export type { HubConfig, BotConfig } from './core/config.ts'

@@ -203,6 +203,11 @@ export function principalOfKey(
 /** Tells who sends a request, or throws: `unauthorized` when nobody of `auth` knows the caller. */
 export type Gatekeeper = ReturnType<typeof gatekeeper>
 
+/** Puts a key or token that came another way where every kind of `auth` looks for it. */
+export function showCredential(request: IncomingMessage, credential: string): void {
+  request.headers.authorization = `Bearer ${credential}`
+}
+
 /** Whether the request carries something that could have been meant as a key. */
 export const hasCredential = (request: IncomingMessage): boolean => credentialOf(request) !== undefined
 

@@ -55,12 +55,27 @@ export interface RouteDescription {
 }
 
 /**
- * A path where a channel takes the connection over, as WebSocket does. The caller is known and its origin is allowed
- * by then.
+ * A path where a channel takes the connection over, as WebSocket does. The caller is known by then, unless it
+ * `takesStrangers`, and its origin is allowed.
  */
 export interface Upgrade {
   readonly path: string
-  handle(request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal): void
+  /** Callers without a key or token are let in too; the channel asks `visitor.identify` about what they show later. */
+  readonly takesStrangers?: boolean
+  /** The key or token of a request that has it in a place of the channel's own; it stands before that of the headers. */
+  credentialOf?(request: IncomingMessage): string | undefined
+  handle(request: IncomingMessage, socket: Duplex, head: Buffer, visitor: Visitor): void
+}
+
+/** Who has opened a connection. */
+export interface Visitor {
+  /** Undefined for somebody who has shown no key or token. */
+  readonly principal: Principal | undefined
+  /**
+   * Says whose key or token that is.
+   * @throws HubError `unauthorized`, `auth_unavailable`
+   */
+  readonly identify: (credential: string) => Promise<Principal>
 }
 
 /** A failure in a dialect. */

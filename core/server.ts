@@ -7,8 +7,8 @@ import Koa from 'koa'
 import { z } from 'zod'
 import type { Audit } from './audit.ts'
 import type { Gatekeeper, Principal } from './auth.ts'
-import { hasCredential } from './auth.ts'
-import type { Channel, RequestContext, Route, Upgrade } from './channel.ts'
+import { hasCredential, showCredential } from './auth.ts'
+import type { Channel, RequestContext, Route, Upgrade, Visitor } from './channel.ts'
 import { asHubError, HubError } from './errors.ts'
 import type { Logger } from './log.ts'
 import type { Metrics } from './metrics.ts'
@@ -329,7 +329,7 @@ async function listenForMetrics(options: ServerOptions): Promise<HubServer | und
 function upgrade(options: ServerOptions, request: IncomingMessage, socket: Duplex, head: Buffer): void {
   socket.on('error', () => socket.destroy())
   enter(options, request).then(
-    ({ door, principal }) => door.handle(request, socket, head, principal),
+    ({ door, visitor }) => door.handle(request, socket, head, visitor),
     (error: unknown) => refuseUpgrade(socket, asHubError(error)),
   )
 }
@@ -337,7 +337,7 @@ function upgrade(options: ServerOptions, request: IncomingMessage, socket: Duple
 async function enter(
   options: ServerOptions,
   request: IncomingMessage,
-): Promise<{ readonly door: Upgrade; readonly principal: Principal }> {
+): Promise<{ readonly door: Upgrade; readonly visitor: Visitor }> {
   if (options.open) checkHost(request, options.host)
   const { pathname } = new URL(request.url ?? '/', 'http://hub')
   for (const { channel, origins } of options.channels) {
@@ -348,14 +348,37 @@ async function enter(
       throw new HubError('forbidden_origin')
     }
     if (!options.ready()) throw new HubError('shutting_down', { retryAfterMs: 5000 })
-    return { door, principal: await letIn(options, request) }
+    return { door, visitor: await visit(options, door, request) }
   }
   throw new HubError('not_found')
 }
 
+/** @throws HubError `unauthorized`; a wrong key is refused also where strangers are let in */
+async function visit(options: ServerOptions, door: Upgrade, request: IncomingMessage): Promise<Visitor> {
+  const identify = (credential: string) => {
+    showCredential(request, credential)
+    return letIn(options, request)
+  }
+  const credential = door.credentialOf?.(request)
+  if (credential !== undefined) return { principal: await identify(credential), identify }
+  try {
+    return { principal: await letIn(options, request), identify }
+  } catch (error) {
+    const isStranger = error instanceof HubError && error.code === 'unauthorized' && !hasCredential(request)
+    if (!isStranger || !door.takesStrangers) throw error
+    return { principal: undefined, identify }
+  }
+}
+
 function refuseUpgrade(socket: Duplex, error: HubError): void {
   const body = JSON.stringify({ error: error.public() })
-  socket.end(
-    `HTTP/1.1 ${error.failure.status} ${error.code}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  )
+  const head = [
+    `HTTP/1.1 ${error.failure.status} ${error.code}`,
+    'Content-Type: application/json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    'Connection: close',
+    ...(error.code === 'unauthorized' ? ['WWW-Authenticate: Bearer'] : []),
+    ...(error.retryAfterMs === undefined ? [] : [`Retry-After: ${Math.ceil(error.retryAfterMs / 1000)}`]),
+  ]
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
 }

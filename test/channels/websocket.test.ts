@@ -1,10 +1,12 @@
 import { once } from 'node:events'
-import { describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { WebSocket } from 'ws'
-import { asgard, consent, demoBot, echo, local, websocket } from '../../index.ts'
+import { apiKey, asgard, consent, demoBot, echo, local, websocket } from '../../index.ts'
+import type { BotFunction } from '../../index.ts'
 import { gatedBot } from '../fakes/gated-bot.ts'
 import { naughtyStrings } from '../suites/naughty.ts'
 import { startHub } from '../support/hub.ts'
+import type { TestHub } from '../support/hub.ts'
 import { connectSocket } from '../support/socket.ts'
 import type { Frame, SocketClient } from '../support/socket.ts'
 
@@ -13,6 +15,13 @@ const typesOf = (frames: readonly Frame[]): string[] => frames.map(({ type }) =>
 
 const bots = { main: { provider: local(demoBot), use: [consent()] }, echo: echo() }
 const channels = { ws: websocket({ bot: 'main' }) }
+
+/** For tests that leave nothing behind. */
+let shared: TestHub
+beforeAll(async () => {
+  shared = await startHub({ bots })
+})
+afterAll(() => shared[Symbol.asyncDispose]())
 
 describe('a chat', () => {
   it('is answered by fragments and an empty last one, each with what it belongs to', async () => {
@@ -114,8 +123,7 @@ describe('a chat', () => {
   it.each([...naughtyStrings, ' ', 'x'.repeat(300_000)].map((text) => [text.slice(0, 30), text]))(
     'brings %j back as it was',
     async (_, text) => {
-      await using hub = await startHub({ bots })
-      using socket = await connectSocket(hub.url)
+      using socket = await connectSocket(shared.url)
       expect(textOf(await socket.chat({ agentId: 'echo', message: text }))).toBe(text)
       expect(textOf(await socket.chat({ agentId: 'echo', message: text, stream: false }))).toBe(text)
     },
@@ -144,6 +152,89 @@ describe('a chat', () => {
 })
 
 describe('the frames beside chat', () => {
+  it('resume in the middle of an answer goes on from there, and only once on a socket', async () => {
+    const gated = gatedBot()
+    await using hub = await startHub({ bots: { gated: gated.provider } })
+    using socket = await connectSocket(hub.url)
+    socket.send({ type: 'chat', agentId: 'gated', id: 'm', message: 'hello' })
+    const { turn, seq } = await socket.frame(({ type }) => type === 'stream')
+    using other = await connectSocket(hub.url)
+    for (const each of [socket, other]) each.send({ type: 'resume', turn, after: seq })
+    // Frames are handled in their order.
+    await Promise.all([socket, other].map((each) => pinged(each)))
+    gated.finish('hello')
+    for (const each of [socket, other]) await each.frame(({ done }) => done === true)
+    expect(textOf(socket.frames)).toBe('So: hello.')
+    expect(textOf(other.frames)).toBe('hello.')
+    const answers = other.frames.filter(({ type }) => type === 'stream')
+    expect(answers.map(({ id }) => id)).toEqual(['m', 'm'])
+  })
+
+  it('resume in the middle of a turn whose events are gone is refused, and from its beginning is not', async () => {
+    await using hub = await startHub({ bots, keep: { events: 0 } })
+    const { turn } = await hub.ask('main', 'hello')
+    await hub.sweep()
+    using socket = await connectSocket(hub.url)
+    socket.send({ type: 'resume', turn, after: 3, id: 'r' })
+    expect(await socket.frame(({ type }) => type === 'error')).toMatchObject({ code: 'events_expired', turn, id: 'r' })
+    socket.send({ type: 'resume', turn })
+    await socket.frame(({ done }) => done === true)
+    expect(textOf(socket.frames)).toContain('hello')
+  })
+
+  it('leave ends the frames of a turn for this socket, and for no other', async () => {
+    const gated = gatedBot()
+    await using hub = await startHub({ bots: { gated: gated.provider } })
+    using socket = await connectSocket(hub.url)
+    using viewer = await connectSocket(hub.url)
+    socket.send({ type: 'chat', agentId: 'gated', message: 'hello' })
+    const { turn } = await socket.frame(({ type }) => type === 'stream')
+    viewer.send({ type: 'resume', turn })
+    socket.send({ type: 'leave', turn, id: 'l' })
+    expect(await socket.frame(({ id }) => id === 'l')).toEqual({ type: 'accepted', id: 'l', turn })
+    gated.finish('hello')
+    await viewer.frame(({ done }) => done === true)
+    await pinged(socket)
+    expect(textOf(socket.frames)).toBe('So: ')
+  })
+
+  it('tool-outputs answers the calls of the client, and the answer goes on', async () => {
+    const bot: BotFunction = async function* ({ answers }) {
+      if (answers?.type === 'tool_outputs') yield `It is ${JSON.stringify(answers.outputs[0]!.output)}.`
+      else yield { type: 'tool.outputs_requested', calls: [{ call: 'c1', tool: 'get_time', input: {} }] }
+    }
+    await using hub = await startHub({ bots: { asking: local(bot) } })
+    using socket = await connectSocket(hub.url)
+    using helper = await connectSocket(hub.url)
+    const [{ turn, calls, ...waiting } = { turn: '' }] = await socket.chat({ agentId: 'asking', message: 'the time?' })
+    expect(waiting).toMatchObject({ type: 'waiting', for: 'tool_outputs' })
+    expect(calls).toEqual([{ call: 'c1', tool: 'get_time', input: {} }])
+    const outputs = [{ call: 'c1', output: { hour: 7 } }]
+    helper.send({ type: 'tool-outputs', turn, outputs, id: 'o' })
+    expect(await helper.frame(({ type }) => type === 'accepted')).toEqual({ type: 'accepted', id: 'o', turn })
+    for (const each of [socket, helper]) {
+      await each.frame(({ done }) => done === true)
+      expect(textOf(each.frames)).toBe('It is {"hour":7}.')
+    }
+    helper.send({ type: 'tool-outputs', turn, outputs, id: 'again' })
+    expect(await helper.frame(({ id }) => id === 'again')).toMatchObject({
+      type: 'error',
+      code: 'already_decided',
+      turn,
+    })
+  })
+
+  it('cancel, consent and tool-outputs with an id are answered by the same id', async () => {
+    await using hub = await startHub({ bots })
+    using socket = await connectSocket(hub.url)
+    const [{ turn, calls } = { turn: '' }] = await socket.chat({ agentId: 'main', message: '/consent' })
+    const decisions = calls!.map(({ call }) => ({ call, result: 'deny_once' }))
+    socket.send({ type: 'consent', turn, decisions, id: 'd' })
+    expect(await socket.frame(({ id }) => id === 'd')).toEqual({ type: 'accepted', id: 'd', turn })
+    socket.send({ type: 'cancel', turn, id: 'x' })
+    expect(await socket.frame(({ id }) => id === 'x')).toEqual({ type: 'accepted', id: 'x', turn })
+  })
+
   it('ping is answered by pong, also in the middle of an answer', async () => {
     const gated = gatedBot()
     await using hub = await startHub({ bots: { gated: gated.provider } })
@@ -242,6 +333,13 @@ describe('the frames beside chat', () => {
   })
 })
 
+/** Resolves when everything sent before has been handled. */
+async function pinged({ socket, frames, frame, send }: SocketClient): Promise<void> {
+  const before = frames.filter(({ type }) => type === 'pong').length
+  send({ type: 'ping' })
+  await frame(() => frames.filter(({ type }) => type === 'pong').length > before || socket.readyState > 1)
+}
+
 const bad: readonly (readonly [what: string, frame: string, code: string, message: RegExp])[] = [
   ['bad JSON', '{"type":"chat"', 'bad_json', /JSON/],
   ['nothing', '', 'bad_json', /JSON/],
@@ -272,8 +370,7 @@ describe('a socket', () => {
     expect(textOf(await socket.chat({ agentId: 'echo', message: 'still here' }))).toBe('still here')
 
   it.each(bad)('stays open at %s, which is answered by an error', async (_, frame, code, message) => {
-    await using hub = await startHub({ bots })
-    using socket = await connectSocket(hub.url)
+    using socket = await connectSocket(shared.url)
     socket.socket.send(frame)
     expect(await socket.frame(() => true)).toMatchObject({
       type: 'error',
@@ -290,27 +387,47 @@ describe('a socket', () => {
     expect(await socket.frame(() => true)).toMatchObject({ type: 'error', agentId: 'echo', sessionId: 's', id: 'm' })
   })
 
-  it.each([
-    ['a binary frame', 1003, (socket: WebSocket) => socket.send(Buffer.from('{"type":"ping"}'))],
-    ['a frame over 1 MiB', 1009, (socket: WebSocket) => socket.send('x'.repeat(1_048_577))],
-    // Text frames are UTF-8.
-    ['bytes that are no UTF-8', 1007, (socket: WebSocket) => socket.send(Buffer.from([0xc3, 0x28]), { binary: false })],
-  ])('is closed at %s, with %i', async (_, code, send) => {
-    await using hub = await startHub({ bots })
-    using socket = await connectSocket(hub.url)
-    await stillThere(socket)
-    send(socket.socket)
-    expect(await socket.closed).toBe(code)
-    using next = await connectSocket(hub.url)
-    await stillThere(next)
-  })
-
   it('is closed with 1001 when the hub stops', async () => {
     const hub = await startHub({ bots })
     using socket = await connectSocket(hub.url)
     await stillThere(socket)
     await hub[Symbol.asyncDispose]()
     expect(await socket.closed).toBe(1001)
+    const { retryAfterMs, ...error } = await socket.frame(({ type }) => type === 'error')
+    expect(error).toMatchObject({ code: 'shutting_down' })
+    expect(retryAfterMs).toBeGreaterThanOrEqual(1000)
+    expect(retryAfterMs).toBeLessThanOrEqual(5000)
+    expect(socket.reason()).toBe(
+      `The hub is stopping. Connect again in ${Math.ceil(retryAfterMs! / 1000)} s and resume.`,
+    )
+  })
+
+  it('is read at the rate of its channel, and loses nothing', async () => {
+    await using hub = await startHub({ bots, channels: { ws: websocket({ rate: 20 }) } })
+    using socket = await connectSocket(hub.url)
+    const from = performance.now()
+    for (let count = 0; count < 30; count++)
+      socket.send({ type: 'chat', agentId: 'echo', id: `${count}`, message: 'x' })
+    await expect.poll(() => socket.frames.filter(({ done }) => done).length, { timeout: 10_000 }).toBe(30)
+    // Twenty at once, and the other ten in half a second.
+    expect(performance.now() - from).toBeGreaterThan(450)
+    expect(socket.frames.filter(({ done }) => done).map(({ id }) => Number(id))).toEqual([...Array(30).keys()])
+  })
+
+  it('follows 100 turns at once, and takes another when one has ended', async () => {
+    const gated = gatedBot()
+    const gates = { provider: gated.provider, maxConcurrent: 200 }
+    await using hub = await startHub({ bots: { gates }, channels: { ws: websocket({ rate: 1000 }) } })
+    using socket = await connectSocket(hub.url)
+    const ask = (id: string) => socket.send({ type: 'chat', agentId: 'gates', sessionId: id, id, message: id })
+    for (let count = 0; count < 101; count++) ask(`${count}`)
+    expect(await socket.frame(({ type }) => type === 'error')).toMatchObject({ code: 'queue_full', id: '100' })
+    gated.finish('0')
+    await socket.frame(({ done }) => done === true)
+    await pinged(socket)
+    ask('more')
+    gated.finish('more')
+    await socket.frame(({ id, done }) => id === 'more' && done === true)
   })
 
   it('takes no compression, so that nobody pays for it in memory', async () => {
@@ -348,6 +465,108 @@ async function handshake(url: string, headers: Record<string, string>): Promise<
   return status
 }
 
+describe('who asks', () => {
+  const key = 'a key/of+ada=0001'
+  const secure = { bots: { ...bots, who: local(({ principal }) => `${principal.key} ${principal.user ?? ''}`) } }
+  const closed = () =>
+    startHub({
+      ...secure,
+      auth: [
+        apiKey({ name: 'ada', key: 'key-of-ada/+==', trusted: true }),
+        apiKey({ name: 'bob', key: 'key-of-bob-0002' }),
+      ],
+    })
+  const who = async (socket: SocketClient, more = {}) =>
+    textOf(await socket.chat({ agentId: 'who', message: 'who am I?', ...more }))
+
+  it('is told by a header', async () => {
+    await using hub = await closed()
+    using socket = await connectSocket(hub.url, { headers: { authorization: 'Bearer key-of-bob-0002' } })
+    expect(await who(socket)).toBe('bob ')
+    using other = await connectSocket(hub.url, { headers: { 'x-api-key': 'key-of-ada/+==', 'x-hub-user': 'eve' } })
+    expect(await who(other)).toBe('ada eve')
+    expect(await who(other, { user: 'dora' })).toBe('ada dora')
+  })
+
+  it('is told by a subprotocol, which is never said back', async () => {
+    await using hub = await closed()
+    using plain = await connectSocket(hub.url, { protocols: ['bothub', 'bearer.key-of-bob-0002'] })
+    expect(plain.socket.protocol).toBe('bothub')
+    expect(await who(plain)).toBe('bob ')
+    const encoded = Buffer.from('key-of-ada/+==').toString('base64url')
+    using other = await connectSocket(hub.url, { protocols: [`bearer64.${encoded}`, 'bothub'] })
+    expect(other.socket.protocol).toBe('bothub')
+    expect(await who(other)).toBe('ada ')
+  })
+
+  it('is told by the first frame, and by a later one from then on', async () => {
+    await using hub = await closed()
+    using socket = await connectSocket(hub.url)
+    socket.send({ type: 'auth', key: 'key-of-bob-0002', id: 'a' })
+    expect(await socket.frame(() => true)).toEqual({ type: 'authenticated', id: 'a' })
+    expect(await who(socket)).toBe('bob ')
+    socket.send({ type: 'auth', key: 'key-of-nobody' })
+    expect(await socket.frame(({ type }) => type === 'error')).toMatchObject({ code: 'unauthorized' })
+    expect(await who(socket)).toBe('bob ')
+    socket.send({ type: 'auth', key: 'key-of-ada/+==', id: 'b' })
+    await socket.frame(({ id }) => id === 'b')
+    expect(await who(socket)).toBe('ada ')
+  })
+
+  it.each([
+    ['a wrong key', { type: 'auth', key: 'key-of-nobody' }, 'unauthorized'],
+    ['a key with a space', { type: 'auth', key }, 'unauthorized'],
+    ['no key', { type: 'auth' }, 'invalid_request'],
+    ['anything else', { type: 'chat', agentId: 'who', message: 'hello' }, 'unauthorized'],
+    ['a ping', { type: 'ping' }, 'unauthorized'],
+  ])('is not told by a first frame with %s, which closes the socket', async (_, frame, code) => {
+    await using hub = await closed()
+    using socket = await connectSocket(hub.url)
+    socket.send(frame)
+    expect(await socket.frame(() => true)).toMatchObject({ type: 'error', code })
+    expect(await socket.closed).toBe(1008)
+    expect(socket.frames).toHaveLength(1)
+  })
+
+  it('has to be told within 10 s', async () => {
+    await using hub = await closed()
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    try {
+      using silent = await connectSocket(hub.url)
+      using known = await connectSocket(hub.url)
+      known.send({ type: 'auth', key: 'key-of-bob-0002' })
+      await known.frame(({ type }) => type === 'authenticated')
+      vi.advanceTimersByTime(10_000)
+      expect(await silent.frame(() => true)).toMatchObject({ type: 'error', code: 'unauthorized' })
+      expect(await silent.closed).toBe(1008)
+      vi.useRealTimers()
+      expect(await who(known)).toBe('bob ')
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
+  it('is refused at the door with a wrong key, which is written down', async () => {
+    await using hub = await closed()
+    expect(await handshake(hub.url, { authorization: 'Bearer key-of-nobody' })).toBe(401)
+    expect(await handshake(hub.url, { 'sec-websocket-protocol': 'bothub, bearer.key-of-nobody' })).toBe(401)
+    using socket = await connectSocket(hub.url)
+    socket.send({ type: 'auth', key: 'key-of-nobody' })
+    await socket.closed
+    const { items } = await hub.hub.audit.page({ limit: 10 })
+    expect(items).toMatchObject([{ what: 'credential refused', details: { count: 3 } }])
+    expect(JSON.stringify([items, hub.log])).not.toContain('key-of-nobody')
+  })
+
+  it('need not be told where there is no auth, and a key is taken there as any other', async () => {
+    await using hub = await startHub(secure)
+    using socket = await connectSocket(hub.url, { protocols: ['bothub', 'bearer.anything'] })
+    socket.send({ type: 'auth', key: 'anything', id: 'a' })
+    expect(await socket.frame(() => true)).toEqual({ type: 'authenticated', id: 'a' })
+    expect(await who(socket)).toBe('local ')
+  })
+})
+
 describe('a page', () => {
   it.each([
     ['https://evil.example', 403],
@@ -360,8 +579,7 @@ describe('a page', () => {
     ['http://[::1]:8080', 101],
     ['https://localhost', 101],
   ])('from %s that connects gets %i', async (origin, status) => {
-    await using hub = await startHub({ bots })
-    expect(await handshake(hub.url, { origin })).toBe(status)
+    expect(await handshake(shared.url, { origin })).toBe(status)
   })
 
   it('from the hub itself, or none at all, may connect', async () => {

@@ -267,7 +267,7 @@ describe('what belongs to one key is 404 to another', () => {
     await using hub = await closed()
     const { turn } = await jsonOf<{ turn: string }>(await hub.api('/bots/asking/messages', { text: 'x' }, bearer(keyA)))
     const { WebSocket } = await import('ws')
-    const refused = new WebSocket(`${hub.url.replace('http', 'ws')}/api/v1/ws`)
+    const refused = new WebSocket(`${hub.url.replace('http', 'ws')}/api/v1/ws`, { headers: bearer('key-of-nobody') })
     const [, response] = (await once(refused, 'unexpected-response')) as [unknown, { statusCode: number }]
     expect(response.statusCode).toBe(401)
     const socket = new WebSocket(`${hub.url.replace('http', 'ws')}/api/v1/ws`, { headers: bearer(keyB) })

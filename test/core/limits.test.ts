@@ -1,7 +1,6 @@
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { echo, local } from '../../index.ts'
 import { startHub } from '../support/hub.ts'
-import type { TestHub } from '../support/hub.ts'
 import { echoPath, rawPost, statusOf } from '../support/raw-request.ts'
 import { connectRaw } from '../support/raw.ts'
 
@@ -133,59 +132,5 @@ describe('odd requests', () => {
     const response = await hub.api('/bots/who/messages', { text: 'x' }, headers)
     expect(await response.json()).toMatchObject({ text: 'nobody' })
     expect(response.headers.get('location')).toMatch(/^\/api\/v1\/turns\//)
-  })
-})
-
-describe('a WebSocket peer', () => {
-  const open = async (hub: TestHub) => {
-    const connection = await connectRaw(hub.url)
-    connection.write(
-      `GET /api/v1/ws HTTP/1.1\r\nHost: ${new URL(hub.url).host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`,
-    )
-    await expect.poll(() => connection.received()).toContain('101 Switching Protocols')
-    return connection
-  }
-  const frame = (opcode: number, payload: Uint8Array, length = payload.length) => {
-    const head =
-      length < 126
-        ? [0x80 | opcode, 0x80 | length]
-        : [0x80 | opcode, 0x80 | 127, 0, 0, 0, 0, ...new Uint8Array(new Uint32Array([length]).buffer).toReversed()]
-    return Buffer.concat([Buffer.from(head), Buffer.from([0, 0, 0, 0]), payload])
-  }
-  const closeCode = (received: Buffer) => {
-    const close = received.lastIndexOf(0x88)
-    return close < 0 ? undefined : received.readUInt16BE(close + 2)
-  }
-
-  it.each([
-    ['a binary frame', frame(2, Buffer.from('x')), 1003],
-    ['bad UTF-8', frame(1, Buffer.from([0xff, 0xff])), 1007],
-    ['a frame over 1 MiB', frame(1, Buffer.alloc(0), 2_000_000), 1009],
-    ['a reserved opcode', frame(5, Buffer.from('x')), 1002],
-  ])('that sends %s is told so and closed', async (_, bytes, code) => {
-    await using hub = await startHub({ bots: { echo: echo() } })
-    using connection = await open(hub)
-    const chunks: Buffer[] = []
-    connection.socket.on('data', (chunk: Buffer) => chunks.push(chunk))
-    connection.write(bytes)
-    await expect.poll(() => closeCode(Buffer.concat(chunks)), { timeout: 5000 }).toBe(code)
-    expect((await hub.ask('echo', 'still here')).text).toBe('still here')
-  })
-
-  it('that has gone without a word is let go within 60 s', async () => {
-    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
-    try {
-      await using hub = await startHub({ bots: { echo: echo() } })
-      using connection = await open(hub)
-      const chunks: Buffer[] = []
-      connection.socket.on('data', (chunk: Buffer) => chunks.push(chunk))
-      vi.advanceTimersByTime(30_000)
-      // A ping, which this peer does not answer.
-      await expect.poll(() => Buffer.concat(chunks).includes(0x89)).toBe(true)
-      vi.advanceTimersByTime(30_000)
-      await connection.closed
-    } finally {
-      vi.useRealTimers()
-    }
   })
 })

@@ -15,6 +15,7 @@ export interface Frame {
   readonly done?: boolean
   readonly code?: string
   readonly message?: string
+  readonly retryAfterMs?: number
   readonly by?: string
   readonly for?: string
   readonly calls?: readonly { readonly call: string; readonly tool: string }[]
@@ -32,14 +33,20 @@ export interface SocketClient extends Disposable {
   chat(chat: { readonly id?: string; readonly [field: string]: unknown }): Promise<readonly Frame[]>
   /** Resolves with the code of the close. */
   readonly closed: Promise<number>
+  /** What the close said beside its code; empty before it. */
+  readonly reason: () => string
 }
 
 /** Connects to the hub at `http://127.0.0.1:…`. */
-export async function connectSocket(url: string, options: ClientOptions = {}): Promise<SocketClient> {
-  const socket = new WebSocket(`${url.replace('http', 'ws')}/api/v1/ws`, options)
+export async function connectSocket(
+  url: string,
+  { protocols = [], ...options }: ClientOptions & { readonly protocols?: string[] } = {},
+): Promise<SocketClient> {
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/api/v1/ws`, protocols, options)
   const frames: Frame[] = []
   const heard = new Set<() => void>()
   let code: number | undefined
+  let said = ''
   const tell = () => {
     for (const each of heard) each()
   }
@@ -48,9 +55,10 @@ export async function connectSocket(url: string, options: ClientOptions = {}): P
     tell()
   })
   const closed = new Promise<number>((resolve) =>
-    socket.on('close', (reason) => {
-      code = reason
-      resolve(reason)
+    socket.on('close', (given, reason) => {
+      code = given
+      said = reason.toString()
+      resolve(given)
       tell()
     }),
   )
@@ -73,6 +81,7 @@ export async function connectSocket(url: string, options: ClientOptions = {}): P
     socket,
     frames,
     closed,
+    reason: () => said,
     frame,
     send: (each) => socket.send(JSON.stringify(each)),
     async chat(chat) {
