@@ -1,25 +1,20 @@
-import { spawn } from 'node:child_process'
-import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { Agent, request } from 'node:http'
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { SqliteStore } from '../plugins/sqlite/store.ts'
 import { sqlite } from 'bothub'
 import { systemClock } from '../core/clock.ts'
 import { pino } from 'pino'
+import { makeFolder, startHub } from './hub.ts'
 
 // The figures that docs and promises quote, measured on a hub in a process of its own, as a client sees them. Run it
 // with `npm run bench:promises`, or one of it with `-- accepts`; everything is bounded in count and time, and stays on loopback.
 
-const root = fileURLToPath(new URL('..', import.meta.url))
-mkdirSync(join(root, 'data'), { recursive: true })
-const folder = mkdtempSync(join(root, 'data', 'bench-'))
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+const folder = makeFolder()
 writeFileSync(
   join(folder, 'hub.config.ts'),
   `import { defineConfig, echo, local, rest, sse, sqlite } from 'bothub'
@@ -56,7 +51,7 @@ console.table(rows)
 
 /** 500 messages a second, each acknowledged once it is durable. */
 async function accepts(): Promise<void> {
-  await using hub = await startHub()
+  await using hub = await startHub(folder)
   const agent = new Agent({ keepAlive: true, maxSockets: 64 })
   const send = (text: string) =>
     timed(() => post(hub.url, agent, { text }, { prefer: 'respond-async' }).then(({ status }) => status === 202))
@@ -84,7 +79,7 @@ async function accepts(): Promise<void> {
 
 /** A turn of 10,000 events, from its first to its last. */
 async function replays(): Promise<void> {
-  await using hub = await startHub()
+  await using hub = await startHub(folder)
   const { body } = await post(hub.url, undefined, { text: '10000' }, {}, 'counter')
   const { turn } = JSON.parse(body) as { turn: string }
   const times: number[] = []
@@ -105,7 +100,7 @@ async function replays(): Promise<void> {
 
 /** 1,000 readers that never read, of one long answer, beside 100 live turns. */
 async function stalls(): Promise<void> {
-  await using hub = await startHub()
+  await using hub = await startHub(folder)
   const alone = await live(hub.url)
   const before = hub.rss()
   const stalled: Socket[] = []
@@ -170,7 +165,7 @@ async function restarts(): Promise<void> {
   for (let count = 0; count < 3; count++) {
     times.push(
       await timed(async () => {
-        await using hub = await startHub()
+        await using hub = await startHub(folder)
         return (await fetch(`${hub.url}/readyz`)).ok
       }),
     )
@@ -212,41 +207,6 @@ async function fill(store: SqliteStore, from: number, count: number): Promise<vo
       },
     ])
   }
-}
-
-interface RunningHub extends AsyncDisposable {
-  readonly url: string
-  /** Resident memory, KiB. */
-  rss(): number
-  /** Processor time so far. */
-  cpuMs(): number
-}
-
-async function startHub(): Promise<RunningHub> {
-  const program = join(root, 'bin', 'bothub.mjs')
-  const args = [program, 'start', '--port', '0', '--config', join(folder, 'hub.config.ts')]
-  const hub: ChildProcess = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
-  const exited = once(hub, 'exit')
-  const lines = createInterface(hub.stdout!)
-  for await (const line of lines) {
-    const url = /listens on (http:\S+)/.exec(line)?.[1]
-    if (!url) continue
-    hub.stdout!.resume()
-    return {
-      url,
-      rss: () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${hub.pid}/status`, 'utf8'))?.[1]),
-      cpuMs() {
-        const [user, system] = readFileSync(`/proc/${hub.pid}/stat`, 'utf8').split(') ')[1]!.split(' ').slice(11, 13)
-        // In ticks of 10 ms.
-        return (Number(user) + Number(system)) * 10
-      },
-      async [Symbol.asyncDispose]() {
-        hub.kill('SIGTERM')
-        await exited
-      },
-    }
-  }
-  throw new Error('the hub did not start')
 }
 
 function open(

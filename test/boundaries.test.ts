@@ -36,13 +36,14 @@ const vendors = /asgard|coze|openai|cloudbase|tpclaw/i
 function trespasses({ path, source }: SourceFile): string[] {
   const found: string[] = []
   for (const { from, typeOnly } of importsOf(source)) {
-    if (from.startsWith('node:')) continue
+    if (from.startsWith('node:') && !path.startsWith('client/')) continue
     if (from.startsWith('.')) {
       const target = posix.join(posix.dirname(path), from)
-      if (!mayImport(path, target)) found.push(`${path} imports ${target}`)
+      if (!mayImport(path, target, typeOnly)) found.push(`${path} imports ${target}`)
       continue
     }
     const name = packageName(from)
+    if (path.startsWith('client/')) found.push(`${path} imports ${name}, and has to do without packages`)
     if (name === 'bothub' && path !== 'hub.config.ts' && !path.startsWith('examples/')) {
       found.push(`${path} imports bothub, which is made of it`)
     }
@@ -58,7 +59,7 @@ function trespasses({ path, source }: SourceFile): string[] {
 }
 
 /** `hub.config.ts → index.ts → channels, plugins → core`, never the other way and never sideways. */
-function mayImport(path: string, target: string): boolean {
+function mayImport(path: string, target: string, typeOnly: boolean): boolean {
   const [area, name] = path.split('/') as [string, string | undefined]
   if (target.startsWith('../')) return false
   switch (area) {
@@ -73,6 +74,9 @@ function mayImport(path: string, target: string): boolean {
         // Frames, types and pure codecs of a vendor, for the channel that speaks its dialect.
         /^plugins\/[^/]+\/wire\.ts$/.test(target)
       )
+    case 'client':
+      // For browsers: of the program it takes types alone, and so no code.
+      return target.startsWith('client/') || (typeOnly && target.startsWith('core/'))
     case 'index.ts':
       return /^(core|plugins|channels)\//.test(target)
     case 'bin':
@@ -104,7 +108,16 @@ const withoutComments = (source: string): string =>
   source.replaceAll(/^\s*\/\*[\s\S]*?\*\//gm, '').replaceAll(/(^|\s)\/\/ .*$/gm, '$1')
 
 const program: readonly SourceFile[] = globSync(
-  ['hub.config.ts', 'index.ts', 'bin/*.mjs', 'core/**/*.ts', 'plugins/**/*.ts', 'channels/**/*.ts', 'examples/**/*.ts'],
+  [
+    'hub.config.ts',
+    'index.ts',
+    'bin/*.mjs',
+    'core/**/*.ts',
+    'plugins/**/*.ts',
+    'channels/**/*.ts',
+    'client/**/*.ts',
+    'examples/**/*.ts',
+  ],
   { cwd: root },
 ).map((path) => ({ path: path.replaceAll('\\', '/'), source: readFileSync(join(root, path), 'utf8') }))
 
@@ -112,7 +125,7 @@ describe('boundaries', () => {
   it('holds in every file: hub.config.ts → index.ts → channels, plugins → core', () => {
     const areas = new Set(program.map(({ path }) => path.split('/')[0]))
     expect([...areas]).toEqual(
-      expect.arrayContaining(['hub.config.ts', 'index.ts', 'bin', 'core', 'plugins', 'channels']),
+      expect.arrayContaining(['hub.config.ts', 'index.ts', 'bin', 'core', 'plugins', 'channels', 'client']),
     )
     expect(program.flatMap(trespasses)).toEqual([])
   })
@@ -158,6 +171,11 @@ describe('the rules themselves', () => {
     ['channels/rest.ts', "import { sse } from './sse.ts'"],
     ['channels/relay/index.ts', "import { asgard } from '../../plugins/asgard/index.ts'"],
     ['channels/relay/index.ts', "import { start } from '../../plugins/asgard/simulator.ts'"],
+    ['client/index.ts', "import { isTerminal } from '../core/events.ts'"],
+    ['client/index.ts', "import type { TurnObject } from '../index.ts'"],
+    ['client/sse.ts', "import { z } from 'zod'"],
+    ['client/sse.ts', "import { once } from 'node:events'"],
+    ['core/hub.ts', "import { hubClient } from '../client/index.ts'"],
     ['index.ts', "export { fake } from './test/fakes/turn.ts'"],
     ['hub.config.ts', "import { echo } from './plugins/echo/index.ts'"],
     ['bin/bothub.mjs', "await import('../core/hub.ts')"],
@@ -182,6 +200,7 @@ describe('the rules themselves', () => {
       'channels/relay/index.ts',
       "import { encode } from './encode.ts'\nimport { x } from '../../plugins/asgard/wire.ts'",
     ],
+    ['client/index.ts', "import type { NumberedEvent } from '../core/events.ts'\nimport { overSse } from './sse.ts'"],
     ['channels/rest.ts', "import { HubError } from '../core/errors.ts'"],
     ['index.ts', "export { echo } from './plugins/echo/index.ts'\nexport { rest } from './channels/rest.ts'"],
     ['hub.config.ts', "import { echo } from 'bothub'\nimport { z } from 'zod'"],

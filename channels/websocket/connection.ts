@@ -34,6 +34,18 @@ export interface ConnectionOptions {
   readonly rate: number
 }
 
+/** Of a client's frame, by its `id`. `over`: the turn has ended, and nothing comes after the place. */
+interface Acceptance {
+  readonly id?: string | undefined
+  readonly turn: string
+  readonly over?: boolean
+}
+
+/** `id`: what the frames are called by, if not by the id of the message. */
+interface NamedForm extends Form {
+  readonly id?: string | undefined
+}
+
 /** One client's socket: any number of conversations and turns at once. */
 export class Connection {
   readonly #socket: WebSocket
@@ -194,17 +206,18 @@ export class Connection {
     return turn
   }
 
-  #resume(turn: TurnRow, { after, stream, events }: Extract<ClientFrame, { type: 'resume' }>): void {
+  async #resume(turn: TurnRow, { id, after, stream, events }: Extract<ClientFrame, { type: 'resume' }>): Promise<void> {
+    if (isEnded(turn.status) && after >= turn.seq) return this.#accepted({ id, turn: turn.id, over: true })
     // What is left of a compacted turn does not go on from any place but its beginning and its end.
     if (turn.compacted && after > 0 && after < turn.seq) throw new HubError('events_expired', { turn: turn.id })
     if (!this.#followed.has(turn.id)) this.#makeRoom()
-    this.#follow(turn, after, { stream, events })
+    this.#follow(turn, after, { stream, events, id })
   }
 
   /** The turn was answered: its asker sees it go on, and so does who answered. */
-  #goOn(turn: TurnRow, frame: Extract<ClientFrame, { type: 'consent' | 'tool-outputs' }>): Promise<void> {
-    if (!this.#followed.has(turn.id)) this.#follow(turn, turn.seq, frame)
-    return this.#accepted(frame)
+  #goOn(turn: TurnRow, { id, stream, events }: Extract<ClientFrame, { type: 'consent' | 'tool-outputs' }>) {
+    if (!this.#followed.has(turn.id)) this.#follow(turn, turn.seq, { stream, events })
+    return this.#accepted({ id, turn: turn.id })
   }
 
   /** The upstream may take its time to stop; who follows the turn sees the end of it. */
@@ -232,7 +245,7 @@ export class Connection {
    * Sends a turn's events as they come, beside whatever else the socket does. A turn is followed once: the newest
    * wish takes the place of the one before.
    */
-  #follow(turn: TurnRow, after: number, form: Form): void {
+  #follow(turn: TurnRow, after: number, form: NamedForm): void {
     this.#followed.get(turn.id)?.abort()
     const stop = new AbortController()
     if (this.#left.signal.aborted) stop.abort()
@@ -247,12 +260,10 @@ export class Connection {
       })
   }
 
-  async #pass(turn: TurnRow, after: number, form: Form, signal: AbortSignal): Promise<void> {
-    // A turn that has nothing more to say is not read again to say nothing.
-    if (isEnded(turn.status) && after >= turn.seq) return
+  async #pass(turn: TurnRow, after: number, form: NamedForm, signal: AbortSignal): Promise<void> {
     const frames = framesIn(form)
     // An id that the hub made is none of the client's.
-    const id = turn.message.id.startsWith('msg_') ? undefined : turn.message.id
+    const id = form.id ?? (turn.message.id.startsWith('msg_') ? undefined : turn.message.id)
     const common = { agentId: turn.bot, sessionId: turn.conversation.name, ...(id === undefined ? {} : { id }) }
     // From the beginning: what a frame says may depend on what was said before the place it resumes at.
     for await (const group of this.#context.hub.follow(turn.id, form.events ? after : 0, signal)) {
@@ -266,8 +277,8 @@ export class Connection {
   }
 
   /** Says to clients that ask for it, by an `id`, that what they sent about a turn was taken. */
-  async #accepted({ id, turn }: { readonly id?: string | undefined; readonly turn: string }): Promise<void> {
-    if (id !== undefined) await this.#send([{ type: 'accepted', id, turn }])
+  async #accepted({ id, turn, over }: Acceptance): Promise<void> {
+    if (id !== undefined) await this.#send([{ type: 'accepted', id, turn, ...(over ? { over } : {}) }])
   }
 
   #sendError(error: HubError, echo: ServerFrame = {}): Promise<void> {

@@ -182,6 +182,18 @@ describe('the frames beside chat', () => {
     expect(textOf(socket.frames)).toContain('hello')
   })
 
+  it('resume with an id of its own gets frames by that id, or the word that nothing more comes', async () => {
+    await using hub = await startHub({ bots })
+    using socket = await connectSocket(hub.url)
+    const frames = await socket.chat({ agentId: 'main', id: 'm', message: 'hello' })
+    const { turn, seq } = frames[2]!
+    socket.send({ type: 'resume', turn, after: seq, id: 'r' })
+    await socket.frame(({ id, done }) => id === 'r' && done === true)
+    expect(textOf(socket.frames.filter(({ id }) => id === 'r'))).toBe(textOf(frames.slice(3)))
+    socket.send({ type: 'resume', turn, after: frames.at(-1)!.seq, id: 'end' })
+    expect(await socket.frame(({ id }) => id === 'end')).toEqual({ type: 'accepted', id: 'end', turn, over: true })
+  })
+
   it('leave ends the frames of a turn for this socket, and for no other', async () => {
     const gated = gatedBot()
     await using hub = await startHub({ bots: { gated: gated.provider } })

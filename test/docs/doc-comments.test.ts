@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
 const root = join(import.meta.dirname, '../..')
-const files = globSync(['core/**/*.ts', 'channels/**/*.ts', 'plugins/**/*.ts', 'index.ts'], { cwd: root }).filter(
-  (file) => !file.endsWith('simulator.ts'),
-)
+const files = globSync(['core/**/*.ts', 'channels/**/*.ts', 'client/**/*.ts', 'plugins/**/*.ts', 'index.ts'], {
+  cwd: root,
+}).filter((file) => !file.endsWith('simulator.ts'))
 
 /** What the exports of a file are called, and whether they say what they are for. */
 interface Export {
@@ -47,7 +47,13 @@ describe('doc comments', () => {
   })
 
   it('are looked for in every folder', () => {
-    for (const file of ['core/plugin.ts', 'channels/webhook/index.ts', 'plugins/coze/wire.ts', 'index.ts']) {
+    for (const file of [
+      'core/plugin.ts',
+      'channels/webhook/index.ts',
+      'client/index.ts',
+      'plugins/coze/wire.ts',
+      'index.ts',
+    ]) {
       expect(files).toContain(file)
     }
     expect(files.filter((file) => file.endsWith('simulator.ts'))).toEqual([])
