@@ -93,6 +93,8 @@ async function open(
   socket.write(`GET ${path} HTTP/1.1\r\n${lines.join('')}\r\n`)
   const [answer] = (await once(socket, 'data')) as [Buffer]
   if (!answer.toString().startsWith('HTTP/1.1 101')) throw new Error(answer.toString())
+  // Whoever answers no ping is cut.
+  socket.on('data', (chunk: Buffer) => chunk[0] === 0x89 && socket.write(Buffer.from([0x8a, 0x80, 0, 0, 0, 0])))
   return socket
 }
 
