@@ -66,5 +66,6 @@ const abilities = [
   'passthrough',
   'remembers',
   'resumes',
+  'suggests',
   'toolOutputs',
 ] as const

@@ -6,12 +6,12 @@ import type { Bots } from './bots.ts'
 import { ownerOf } from './bots.ts'
 import type { Clock } from './clock.ts'
 import type { Dispatcher } from './dispatcher.ts'
-import { HubError } from './errors.ts'
+import { asHubError, HubError } from './errors.ts'
 import { digest, isConversationId, newId } from './ids.ts'
 import type { Logger } from './log.ts'
 import type { ConversationRef, FileRef, Json, JsonObject } from './message.ts'
 import type { Deliverer } from './outbox.ts'
-import type { PassthroughAnswer, PassthroughRequest, Thread, Upload } from './plugin.ts'
+import type { Asker, PassthroughAnswer, PassthroughRequest, SuggestionRequest, Thread, Upload } from './plugin.ts'
 import type {
   ConversationDetails,
   ConversationItem,
@@ -26,9 +26,23 @@ import type {
   TurnPageOptions,
   TurnRow,
 } from './store.ts'
+import { untilSilent } from './until-silent.ts'
 
 /** How long an upstream has to take note of feedback. */
 const feedbackTimeoutMs = 10_000
+
+/** How long a bot may take to answer what is no message, in ms. */
+const askWithinMs = 300_000
+
+/** Who asks which bot for something that is no message. */
+export interface Asking {
+  readonly principal: Principal
+  readonly bot: string
+  /** A name or a `conv_…` id of a conversation there is; without one it is about none. */
+  readonly conversation?: string | undefined
+  /** Aborts when the client has gone. */
+  readonly signal: AbortSignal
+}
 
 /** What conversations are read from; live turns are stopped through the dispatcher. */
 export interface ConversationsOptions {
@@ -356,6 +370,52 @@ export class Conversations {
     return file
   }
 
+  /**
+   * Questions that the user may ask next, as the bot thinks of them.
+   * @throws HubError `unknown_bot`, `unknown_conversation`, `unsupported`, `deadline_exceeded`, or what the provider
+   * throws, as `bot_failed` where that is no `HubError`
+   */
+  async *suggest(asking: Asking, request: SuggestionRequest): AsyncGenerator<string> {
+    const { provider } = this.#options.bots.find(asking.principal, asking.bot)
+    if (!provider.suggest) throw new HubError('unsupported')
+    const asker = await this.#asker(asking)
+    yield* limited(asking.signal, (signal) => provider.suggest!(request, asker, signal))
+  }
+
+  /**
+   * The names of the methods that a bot has in a dialect.
+   * @throws HubError `unknown_bot`
+   */
+  methods(principal: Principal, bot: string, dialect: string): ReadonlySet<string> {
+    const { manifest, provider } = this.#options.bots.find(principal, bot)
+    return manifest.methods === dialect && provider.methods ? provider.methods.names : new Set()
+  }
+
+  /**
+   * Calls a method of a bot that it has in a dialect; see `methods`.
+   * @throws HubError `unknown_bot`, `unknown_conversation`, `unsupported`, `deadline_exceeded`, or what the provider
+   * throws, as `bot_failed` where that is no `HubError`
+   */
+  async invoke(asking: Asking, dialect: string, method: string, input: JsonObject): Promise<Json | undefined> {
+    const { provider } = this.#options.bots.find(asking.principal, asking.bot)
+    const known = this.methods(asking.principal, asking.bot, dialect)
+    if (!known.has(method)) throw new HubError('unsupported')
+    const asker = await this.#asker(asking)
+    const answer = limited(asking.signal, async function* (signal) {
+      yield await provider.methods!.invoke(method, input, asker, signal)
+    })
+    return (await answer.next()).value
+  }
+
+  async #asker({ principal, bot, conversation }: Asking): Promise<Asker> {
+    if (conversation === undefined) return { bot, principal }
+    return this.#thread(
+      this.#options.bots.find(principal, bot),
+      principal,
+      await this.find(principal, bot, conversation),
+    )
+  }
+
   async #thread(bot: Bot, principal: Principal, { id, name }: ConversationRef): Promise<Thread> {
     const thread = await this.#options.store.thread(id)
     return { bot: bot.name, principal, conversation: { id, name }, ...(thread === undefined ? {} : { thread }) }
@@ -380,3 +440,18 @@ export const delivererTo =
 
 // A thread is plain, and the store gives back what it was given.
 const toPayload = (thread: Thread): Json => thread as unknown as Json
+
+/** Stops what a bot does when its client has gone, or when it takes too long, whether it heeds the signal or not. */
+async function* limited<T>(
+  client: AbortSignal,
+  work: (signal: AbortSignal) => AsyncIterable<T>,
+): AsyncGenerator<T, undefined> {
+  const over = new AbortController()
+  try {
+    yield* untilSilent(work(AbortSignal.any([client, over.signal])), askWithinMs, 'deadline_exceeded', client)
+  } catch (error) {
+    throw asHubError(error, 'bot_failed')
+  } finally {
+    over.abort()
+  }
+}

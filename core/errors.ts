@@ -100,6 +100,7 @@ export const failures = {
     en: 'Another message was sent under this id. Use a new id for a new message.',
   },
   files_unsupported: { status: 422, retryable: false, en: 'This bot takes no files.' },
+  unsupported: { status: 501, retryable: false, en: 'This bot cannot do that.' },
   queue_full: { status: 429, retryable: true, en: 'Too many messages wait in this conversation. Try again shortly.' },
   internal: {
     status: 500,

@@ -1,5 +1,5 @@
 import type { z } from 'zod'
-import type { ConversationRef, Json } from './message.ts'
+import type { ConversationRef, HistoryMessage, Json, JsonObject } from './message.ts'
 import type { Audit } from './audit.ts'
 import type { Principal } from './auth.ts'
 import type { Logger } from './log.ts'
@@ -29,6 +29,10 @@ export interface ProviderManifest {
   readonly nudges?: boolean
   /** The dialect in which requests can be passed through to the upstream as they are: has `passThrough`. */
   readonly passthrough?: string
+  /** Proposes what the user may ask next: its provider may have `suggest`. */
+  readonly suggests?: boolean
+  /** The dialect of the `methods` its provider may have. */
+  readonly methods?: string
   /** Longest silence of the upstream, in ms; 60,000 if not said. */
   readonly idleTimeoutMs?: number
 }
@@ -77,6 +81,35 @@ export interface PassthroughAnswer {
   readonly body: AsyncIterable<Uint8Array>
 }
 
+/** Who asks a bot for something that is no message, and in which conversation, if in any. */
+export interface Asker extends Omit<Thread, 'conversation'> {
+  readonly conversation?: ConversationRef
+}
+
+/** A wish for questions that the user may ask next. */
+export interface SuggestionRequest {
+  /** What the user said last. */
+  readonly text?: string
+  /** What was said before, oldest first. */
+  readonly history: readonly HistoryMessage[]
+  /** Anything else the client said with its wish. */
+  readonly payload?: JsonObject
+}
+
+/**
+ * Requests that a bot answers beside messages, by the names and in the JSON of one dialect: what its channel speaks,
+ * and other channels have no use for.
+ */
+export interface Methods {
+  /** Those the bot has. */
+  readonly names: ReadonlySet<string>
+  /**
+   * Calls one of them; undefined where it gives nothing back.
+   * @throws HubError, or anything else, which counts as `bot_failed`
+   */
+  invoke(name: string, input: JsonObject, asker: Asker, signal: AbortSignal): Promise<Json | undefined>
+}
+
 /** A bot's way to its upstream. `respond` is all it needs; the rest is declared in the manifest. */
 export interface Provider {
   readonly respond: Respond
@@ -84,6 +117,10 @@ export interface Provider {
   readonly simulated?: boolean
   /** Streams a file upstream and returns what later names it there. Needs `files`. */
   upload?(file: Upload, thread: Thread, signal: AbortSignal): Promise<Json>
+  /** Questions that the user may ask next, one at a time. Needs `suggests`. */
+  suggest?(request: SuggestionRequest, asker: Asker, signal: AbortSignal): AsyncIterable<string>
+  /** Needs `methods`, which names their dialect. */
+  readonly methods?: Methods
   /** Lets the upstream go when a waiting turn ends unanswered. */
   release?(turn: Turn): Promise<void>
   /** Deletes the conversation upstream. What throws is called again later, for days; one that is gone is no error. */
