@@ -12,6 +12,7 @@ import type { Logger } from './log.ts'
 import type { ConversationRef, FileRef, Json, JsonObject } from './message.ts'
 import type { Deliverer } from './outbox.ts'
 import type { Asker, PassthroughAnswer, PassthroughRequest, SuggestionRequest, Thread, Upload } from './plugin.ts'
+import type { FoundRecords, RecordQuery } from './records.ts'
 import type {
   ConversationDetails,
   ConversationItem,
@@ -304,6 +305,21 @@ export class Conversations {
   }
 
   /**
+   * The records of one conversation, or of all that the principal has with the bot, with what the bot wrote beside them.
+   * @throws HubError `unknown_bot`, `unknown_conversation`
+   */
+  async findRecords(
+    principal: Principal,
+    bot: string,
+    conversation: string | undefined,
+    query: RecordQuery,
+  ): Promise<FoundRecords> {
+    const owner = ownerOf(this.#options.bots.find(principal, bot), principal)
+    const where = conversation === undefined ? {} : { conversation: (await this.find(principal, bot, conversation)).id }
+    return this.#options.store.findRecords({ ...owner, ...where }, query)
+  }
+
+  /**
    * Deletes a conversation here, and upstream by the outbox; a live turn of it ends as `turn.cancelled`,
    * `by: "deleted"`.
    * @throws HubError `unknown_bot`, `unknown_conversation`
@@ -404,7 +420,8 @@ export class Conversations {
     const answer = limited(asking.signal, async function* (signal) {
       yield await provider.methods!.invoke(method, input, asker, signal)
     })
-    return (await answer.next()).value
+    for await (const output of answer) return output
+    return undefined
   }
 
   async #asker({ principal, bot, conversation }: Asking): Promise<Asker> {

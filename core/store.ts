@@ -1,5 +1,6 @@
 import { asHubError } from './errors.ts'
 import type { NumberedEvent, PublicError, TurnEvent, Usage } from './events.ts'
+import type { Records } from './records.ts'
 import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject, Message } from './message.ts'
 
 /** Where a turn is: `queued → running → ended`, with `waiting` parked off `running`. The last four are final. */
@@ -279,7 +280,7 @@ export interface StoredFile extends FileRef {
  * What is remembered: messages, turns, their logs and the records of conversations. Every write is durable when its
  * promise resolves. All of it is asynchronous, so that a store may live in another process.
  */
-export interface Store {
+export interface Store extends Records {
   /** Message, turn, user's record and dedupe row in one commit, with the turn's first event. */
   accept(input: AcceptInput): Promise<AcceptResult>
   /**

@@ -1,5 +1,6 @@
 import type { AcceptInput, Append, Page, PageOptions, RecordItem, TurnPage, TurnPageOptions } from '../../core/store.ts'
 import type { HistoryMessage } from '../../core/message.ts'
+import { recordIds } from '../../core/records.ts'
 import { toPage } from './sql.ts'
 import type { Sql } from './sql.ts'
 
@@ -13,26 +14,49 @@ export class RecordTable {
 
   addUser(conversation: string, number: number | bigint, { turn, message, at }: AcceptInput): void {
     this.#sql.run(
-      `INSERT INTO records (conversation, turn, turn_number, role, text, at) VALUES (?, ?, ?, 'user', ?, ?)`,
+      `INSERT INTO records (conversation, turn, turn_number, role, text, record_id, reply, at, updated_at)
+       VALUES (?, ?, ?, 'user', ?, ?, ?, ?, ?)`,
       conversation,
       turn,
       number,
       message.text,
+      recordIds(turn).user,
+      recordIds(turn).bot,
+      at,
       at,
     )
   }
 
-  /** One row per turn and role, whatever the answer looked like. */
+  /** One row per turn, whatever the answer looked like; what the bot itself has written into it stays. */
   addBot({ conversation, number }: { conversation: string; number: number }, step: Append): void {
+    const text = step.result?.text ?? ''
+    const messages = JSON.stringify(step.result?.messages ?? [])
+    const partial = Number(step.status !== 'completed')
+    const early = this.#sql.run(
+      `UPDATE records SET text = iif(text = '', ?, text), messages = ?, partial = ?, updated_at = ?
+       WHERE conversation = ? AND turn_number = ? AND turn = ? AND role = 'bot' AND own = 1`,
+      text,
+      messages,
+      partial,
+      step.at,
+      conversation,
+      number,
+      step.turn,
+    )
+    if (early.changes > 0) return
+    const { bot: id } = recordIds(step.turn)
     this.#sql.run(
-      `INSERT INTO records (conversation, turn, turn_number, role, text, messages, partial, at)
-       VALUES (?, ?, ?, 'bot', ?, ?, ?, ?)`,
+      `INSERT INTO records (conversation, turn, turn_number, role, text, messages, partial, record_id, reply, at, updated_at)
+       VALUES (?, ?, ?, 'bot', ?, ?, ?, ?, ?, ?, ?)`,
       conversation,
       step.turn,
       number,
-      step.result?.text ?? '',
-      JSON.stringify(step.result?.messages ?? []),
-      Number(step.status !== 'completed'),
+      text,
+      messages,
+      partial,
+      id,
+      id,
+      step.at,
       step.at,
     )
   }

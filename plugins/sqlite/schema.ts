@@ -172,4 +172,12 @@ export const migrations: readonly string[] = [
   ALTER TABLE conversations ADD COLUMN section INTEGER NOT NULL DEFAULT 0;
   CREATE INDEX conversations_of_key ON conversations (bot, key, updated_at, id) WHERE ephemeral = 0;
   `,
+  `
+  ALTER TABLE records ADD COLUMN record_id TEXT NOT NULL DEFAULT '';
+  ALTER TABLE records ADD COLUMN reply TEXT;
+  ALTER TABLE records ADD COLUMN fields TEXT NOT NULL DEFAULT '{}';
+  ALTER TABLE records ADD COLUMN updated_at INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE records ADD COLUMN own INTEGER NOT NULL DEFAULT 1;
+  UPDATE records SET record_id = turn || '_' || role, reply = turn || '_bot', updated_at = at;
+  `,
 ]

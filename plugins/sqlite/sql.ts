@@ -7,6 +7,9 @@ interface Asked {
   readonly reject: (error: unknown) => void
 }
 
+/** How many prepared statements are kept. */
+const maxStatements = 500
+
 /** An open database whose statements are prepared once. */
 export class Sql {
   readonly #database: Database.Database
@@ -17,6 +20,8 @@ export class Sql {
   constructor(database: Database.Database) {
     this.#database = database
     this.#transaction = database.transaction((work) => work())
+    // SQLite's own lower() knows ASCII only.
+    database.function('fold', { deterministic: true }, (text) => (typeof text === 'string' ? text.toLowerCase() : text))
   }
 
   run(sql: string, ...values: readonly unknown[]): Database.RunResult {
@@ -86,6 +91,8 @@ export class Sql {
     const known = this.#statements.get(sql)
     if (known) return known
     const statement = this.#database.prepare(sql)
+    // Bots ask in as many forms as they like.
+    if (this.#statements.size >= maxStatements) this.#statements.clear()
     this.#statements.set(sql, statement)
     return statement
   }

@@ -29,6 +29,17 @@ import type {
 } from '../../core/store.ts'
 import type { NumberedEvent } from '../../core/events.ts'
 import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject } from '../../core/message.ts'
+import type {
+  ChangedRecords,
+  FoundRecords,
+  NewRecord,
+  RecordChange,
+  RecordCondition,
+  RecordQuery,
+  RecordScope,
+  StoredRecord,
+} from '../../core/records.ts'
+import { BotRecordTable } from './bot-records.ts'
 import { ConversationTable } from './conversations.ts'
 import { FeedbackTable } from './feedback.ts'
 import { OutboxTable } from './outbox.ts'
@@ -42,6 +53,7 @@ export class SqliteStore implements Store {
   readonly #lock: Database.Database | undefined
   readonly #conversations: ConversationTable
   readonly #records: RecordTable
+  readonly #botRecords: BotRecordTable
   readonly #outbox: OutboxTable
   readonly #feedback: FeedbackTable
   readonly #turns: TurnTable
@@ -52,6 +64,7 @@ export class SqliteStore implements Store {
     this.#lock = lock
     this.#conversations = new ConversationTable(sql)
     this.#records = new RecordTable(sql)
+    this.#botRecords = new BotRecordTable(sql, this.#conversations)
     this.#outbox = new OutboxTable(sql)
     this.#feedback = new FeedbackTable(sql)
     const { boot } = sql.get<{ boot: number }>('UPDATE meta SET boot = boot + 1 RETURNING boot')!
@@ -167,6 +180,22 @@ export class SqliteStore implements Store {
 
   async feedback(of: { readonly turn: string } | Owner, options: PageOptions): Promise<Page<FeedbackItem>> {
     return this.#feedback.page(of, options)
+  }
+
+  async findRecords(scope: RecordScope, query: RecordQuery): Promise<FoundRecords> {
+    return this.#botRecords.find(scope, query)
+  }
+
+  async addRecords(owner: Owner, records: readonly NewRecord[], at: number): Promise<readonly StoredRecord[]> {
+    return this.#sql.together(() => this.#botRecords.add(owner, records, at))
+  }
+
+  async changeRecords(scope: RecordScope, change: RecordChange, at: number): Promise<ChangedRecords> {
+    return this.#sql.together(() => this.#botRecords.change(scope, change, at))
+  }
+
+  async deleteRecords(scope: RecordScope, where: RecordCondition, limit?: number): Promise<number> {
+    return this.#sql.together(() => this.#botRecords.delete(scope, where, limit))
   }
 
   async history(conversation: string, limit: number, before?: string): Promise<readonly HistoryMessage[]> {

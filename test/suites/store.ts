@@ -5,6 +5,7 @@ import { expect } from 'vitest'
 import type { NumberedEvent, PublicError } from '../../core/events.ts'
 import type { AcceptInput, Append, Page, Store, TurnRow, TurnStatus } from '../../core/store.ts'
 import { naughtyStrings } from './naughty.ts'
+import { recordCasesWith } from './store-records.ts'
 import { registerSuite, within } from './suite.ts'
 import type { Case, Subject } from './suite.ts'
 
@@ -23,6 +24,8 @@ export interface StoreSubject extends Subject {
  */
 export const storeSuite = (name: string, subject: StoreSubject): void =>
   registerSuite('store', name, subject, storeCases)
+
+const recordCases = recordCasesWith({ withStore, accepted, ending: (...given) => ending(...given) })
 
 /** What every store does; the report names them by these titles. */
 export const storeCases: readonly Case<StoreSubject>[] = [
@@ -690,6 +693,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       expect(idsOf(await store.liveTurns(first.conversation.id))).toEqual([first.id])
     }),
   },
+  ...recordCases,
 ]
 
 /** Later than every time in these cases, in ms. */
