@@ -100,7 +100,6 @@ export const failures = {
     en: 'Another message was sent under this id. Use a new id for a new message.',
   },
   files_unsupported: { status: 422, retryable: false, en: 'This bot takes no files.' },
-  unsupported: { status: 501, retryable: false, en: 'This bot cannot do that.' },
   queue_full: { status: 429, retryable: true, en: 'Too many messages wait in this conversation. Try again shortly.' },
   internal: {
     status: 500,
@@ -138,6 +137,22 @@ export const failures = {
     en: 'The bot stopped answering. Please try again.',
     'zh-Hant': '機器人沒有回應，請再試一次。',
     'zh-Hans': '机器人没有回应，请再试一次。',
+  },
+  bot_blocked: {
+    status: 504,
+    retryable: true,
+    ends: 'failed',
+    en: 'The bot got stuck and was stopped. Please try again.',
+    'zh-Hant': '機器人卡住了，已被中止，請再試一次。',
+    'zh-Hans': '机器人卡住了，已被中止，请再试一次。',
+  },
+  unsupported: {
+    status: 501,
+    retryable: false,
+    ends: 'failed',
+    en: 'This bot cannot do that.',
+    'zh-Hant': '這個機器人不支援這項功能。',
+    'zh-Hans': '这个机器人不支持这项功能。',
   },
   bot_unavailable: {
     status: 503,

@@ -20,6 +20,7 @@ import type { Deliverer } from './outbox.ts'
 import type { MiddlewareContext, MiddlewareSpec, PluginContext } from './plugin.ts'
 import type { HubServer, Mounted } from './server.ts'
 import { startServer } from './server.ts'
+import type { Store } from './store.ts'
 import { namingFailures } from './store.ts'
 import type { Lane, TurnDelivery } from './store.ts'
 import { Services, token } from './services.ts'
@@ -198,11 +199,11 @@ async function buildBot(
   config: CheckedBot,
   outer: CheckedConfig['use'],
   services: Services,
-  context: Omit<MiddlewareContext, 'bot'>,
+  context: Omit<MiddlewareContext, 'bot' | 'store'> & { readonly store: Store },
   metrics: Metrics,
 ): Promise<Bot> {
   const { provider: spec, use, history, onAbandon, maxConcurrent, rate, ...settings } = config
-  const provider = await spec.create(spec.options, context)
+  const provider = await spec.create(spec.options, { ...context, records: context.store })
   services.defer(() => provider.close?.())
   const { manifest } = spec
   const middleware = [metrics.watch(context.clock)]

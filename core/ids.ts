@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { z } from 'zod'
 
 /** A new id such as `turn_0mg3k…`: letters and digits only, and ids made later sort later. */
-export const newId = (kind: 'turn' | 'conv' | 'msg' | 'file' | 'record', now = Date.now()): string =>
+export const newId = (kind: 'turn' | 'conv' | 'msg' | 'file' | 'record' | 'call', now = Date.now()): string =>
   `${kind}_${now.toString(36).padStart(9, '0')}${BigInt(`0x${randomBytes(10).toString('hex')}`)
     .toString(36)
     .padStart(16, '0')}`

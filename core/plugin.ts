@@ -7,6 +7,7 @@ import type { Clock } from './clock.ts'
 import type { Middleware, Respond, Turn } from './turn.ts'
 import type { Definition, Factory, PluginSpec } from './plugin-spec.ts'
 import { toSpec } from './plugin-spec.ts'
+import type { Records } from './records.ts'
 import type { Store } from './store.ts'
 
 /** What a provider can do, beside answering; the core and the suites ask this and never a name. */
@@ -146,6 +147,12 @@ export interface PluginContext {
   readonly folder: string
 }
 
+/** What a provider is given when the hub builds it. */
+export interface ProviderContext extends PluginContext {
+  /** For a bot that keeps notes beside what was said. */
+  readonly records: Records
+}
+
 /** What a middleware is given when the hub builds it, once for each bot it stands around. */
 export interface MiddlewareContext extends PluginContext {
   /** Writes to the audit log. */
@@ -155,7 +162,7 @@ export interface MiddlewareContext extends PluginContext {
 }
 
 /** What `asgard()` or another provider factory leaves in the config. */
-export interface ProviderSpec extends PluginSpec<'provider', PluginContext, Provider> {
+export interface ProviderSpec extends PluginSpec<'provider', ProviderContext, Provider> {
   readonly manifest: ProviderManifest
 }
 /** What `retry()` or another middleware factory leaves in the config. */
@@ -177,7 +184,7 @@ export interface StoreSpec extends PluginSpec<'store', PluginContext, Store> {}
  */
 export const defineProvider =
   <Schema extends z.ZodType>(
-    definition: Omit<Definition<Schema, PluginContext, Provider>, 'name'> & { readonly manifest: ProviderManifest },
+    definition: Omit<Definition<Schema, ProviderContext, Provider>, 'name'> & { readonly manifest: ProviderManifest },
   ): Factory<Schema, ProviderSpec> =>
   (...args) => ({
     ...toSpec('provider', { ...definition, name: definition.manifest.name }, args[0]),

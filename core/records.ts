@@ -81,10 +81,14 @@ export interface RecordQuery {
   readonly where?: RecordCondition
   /** Default: as they were said, an answer before the message that had to wait for it. */
   readonly orderBy?: readonly { readonly property: RecordProperty; readonly direction: 'asc' | 'desc' }[]
+  /** The other way round, where `orderBy` says nothing. */
+  readonly newestFirst?: boolean
   readonly limit: number
   readonly offset?: number
   /** Says also how many there are in all. */
   readonly count?: boolean
+  /** Only what the bot has not been made to forget. */
+  readonly remembered?: boolean
   /** Only those of this turn and the turns before it. */
   readonly upTo?: string
 }

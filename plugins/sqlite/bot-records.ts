@@ -44,14 +44,17 @@ export class BotRecordTable {
     this.#conversations = conversations
   }
 
-  find(scope: RecordScope, { where, orderBy = [], limit, offset = 0, count, upTo }: RecordQuery): FoundRecords {
-    const from = fromSql(scope, where, upTo)
+  find(
+    scope: RecordScope,
+    { where, orderBy = [], newestFirst, limit, offset = 0, count, ...range }: RecordQuery,
+  ): FoundRecords {
+    const from = fromSql(scope, where, range)
     const order = orderBy.map(({ property, direction }): Fragment => {
       const { sql, values } = orderSql(property)
       return { sql: `${sql} ${direction === 'desc' ? 'DESC' : 'ASC'}`, values }
     })
     // Equal ones stay in the direction of the last wish, so that a list read backwards is the list.
-    const last = orderBy.at(-1)?.direction === 'desc' ? 'DESC' : 'ASC'
+    const last = (orderBy.at(-1)?.direction ?? (newestFirst ? 'desc' : 'asc')) === 'desc' ? 'DESC' : 'ASC'
     const rows = this.#sql.all<RecordColumns>(
       `SELECT records.*, c.name ${from.sql}
        ORDER BY ${[...order.map(({ sql }) => sql), `records.turn_number ${last}`, `records.number ${last}`].join(', ')}
@@ -170,12 +173,17 @@ export class BotRecordTable {
   }
 }
 
-function fromSql({ bot, key, user, conversation }: RecordScope, where?: RecordCondition, upTo?: string): Fragment {
+function fromSql(
+  { bot, key, user, conversation }: RecordScope,
+  where?: RecordCondition,
+  { upTo, remembered }: Pick<RecordQuery, 'upTo' | 'remembered'> = {},
+): Fragment {
   const condition = where ? conditionSql(where) : { sql: '1', values: [] }
   return {
     sql: `FROM conversations c JOIN records ON records.conversation = c.id
       WHERE c.bot = ? AND c.key = ? AND ${conversation === undefined ? 'c.user = ?' : 'c.id = ?'}
         ${upTo === undefined ? '' : 'AND records.turn_number <= (SELECT number FROM turns WHERE id = ?)'}
+        ${remembered ? 'AND records.turn_number > c.section' : ''}
         AND ${condition.sql}`,
     values: [bot, key, conversation ?? user ?? '', ...(upTo === undefined ? [] : [upTo]), ...condition.values],
   }

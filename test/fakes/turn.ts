@@ -2,7 +2,7 @@ import { pino } from 'pino'
 import { localPrincipal } from '../../core/auth.ts'
 import { systemClock } from '../../core/clock.ts'
 import type { HubEvent } from '../../core/events.ts'
-import type { PluginContext, Provider, ProviderSpec } from '../../core/plugin.ts'
+import type { Provider, ProviderContext, ProviderSpec } from '../../core/plugin.ts'
 import type { Turn } from '../../core/turn.ts'
 
 /** A turn as the dispatcher would hand it to a provider. */
@@ -22,13 +22,24 @@ export const turnOf = (text: string, changes: Partial<Turn> = {}): Turn => ({
   ...changes,
 })
 
+const noStore = async (): Promise<never> => {
+  throw new Error('there is no store in this test')
+}
+const noRecords: ProviderContext['records'] = {
+  findRecords: noStore,
+  addRecords: noStore,
+  changeRecords: noStore,
+  deleteRecords: noStore,
+}
+
 /** What a plugin gets when it is built, with a silent log. */
-export const pluginContext = (changes: Partial<PluginContext> = {}): PluginContext => ({
+export const pluginContext = (changes: Partial<ProviderContext> = {}): ProviderContext => ({
   name: 'bot',
   logger: pino({ level: 'silent' }),
   clock: systemClock,
   fetch,
   folder: process.cwd(),
+  records: noRecords,
   ...changes,
 })
 

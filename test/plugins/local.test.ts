@@ -135,7 +135,7 @@ describe('a bot as a class', () => {
     [
       'sends what is no event',
       function (this: BotCore) {
-        this.sseSender.send('text' as never)
+        this.sseSender.send(7 as never)
       },
     ],
   ])('that %s ends its turn with a code and no word of the cause', async (_, work) => {

@@ -2,7 +2,7 @@ import type { ChannelContext, ChannelSpec, RequestContext } from '../../core/cha
 import type { Dispatcher } from '../../core/dispatcher.ts'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent, NumberedEvent } from '../../core/events.ts'
-import type { PluginContext, Provider, ProviderSpec } from '../../core/plugin.ts'
+import type { Provider, ProviderSpec } from '../../core/plugin.ts'
 import type { Page, Store, TurnRow } from '../../core/store.ts'
 import type { Respond, Turn } from '../../core/turn.ts'
 import { restSubject, sseSubject, websocketSubject } from '../channels/clients.ts'
@@ -1098,7 +1098,7 @@ function rewriting(change: (text: string) => string): ProviderSubject {
 function withFetch(change: (real: typeof fetch) => typeof fetch): ProviderSubject {
   return building(murmurSubject, (spec) => ({
     ...spec,
-    create: (options, context: PluginContext) => spec.create(options, { ...context, fetch: change(context.fetch) }),
+    create: (options, context) => spec.create(options, { ...context, fetch: change(context.fetch) }),
   }))
 }
 
