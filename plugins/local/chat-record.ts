@@ -5,7 +5,7 @@ import type { RecordChange, RecordCondition, RecordQuery, StoredRecord } from '.
 import type { BotHost, BotRecord } from './bot-host.ts'
 import { toCondition } from './where.ts'
 import type { Where } from './where.ts'
-import { propertyOf, roleOf, storeFields, toChatRecord } from './wire.ts'
+import { isWritable, propertyOf, roleOf, toChatRecord } from './wire.ts'
 import type { ChatRecord, FoundChatRecord, RecordOwner } from './wire.ts'
 
 /** Which records a call is about. */
@@ -232,7 +232,7 @@ export class ChatRecordModel implements DataModelMethods {
     if (role !== undefined && !known) {
       throw new TypeError(`a record has the role "user", "assistant" or "operator", not ${JSON.stringify(role)}`)
     }
-    const fields = Object.entries(rest).filter(([field, value]) => !storeFields.has(field) && value !== undefined)
+    const fields = Object.entries(rest).filter(([field, value]) => isWritable(field, value))
     for (const [field] of fields) propertyOf(field, this.#owner)
     return {
       fields: toJson(Object.fromEntries(fields)),

@@ -15,7 +15,7 @@ export async function loadBot(module: URL, name: string | undefined): Promise<Bo
     name === undefined ? (exported['default'] ?? (classes.length === 1 ? classes[0] : undefined)) : exported[name]
   if (typeof bot === 'function') return bot as BotClass | BotFunction
   throw new HubError('config_invalid', {
-    message: `${module.href} has ${name === undefined ? 'no bot: export one as `default`, or name it with `export`' : `no bot ${JSON.stringify(name)}`}. It exports ${Object.keys(exported).join(', ') || 'nothing'}.`,
+    message: `The module ${module.href} has ${name === undefined ? 'no bot: export one as `default`, or name it with `export`' : `no bot ${JSON.stringify(name)}`}. It exports ${Object.keys(exported).join(', ') || 'nothing'}.`,
   })
 }
 

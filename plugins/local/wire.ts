@@ -102,8 +102,12 @@ export function propertyOf(field: string, owner: RecordOwner): RecordProperty {
   return Object.hasOwn(absent, field) ? { field, absent: absent[field]! } : { field }
 }
 
-/** Fields that only the store writes. */
-export const storeFields: ReadonlySet<string> = new Set(['_id', 'createdAt', 'updatedAt'])
+const storeFields: ReadonlySet<string> = new Set(['_id', 'createdAt', 'updatedAt'])
+const textFields: ReadonlySet<string> = new Set(['bot_id', 'sender', 'type'])
+
+/** Whether a bot may write this into a field: not where the store writes, and text where every record has text. */
+export const isWritable = (field: string, value: unknown): boolean =>
+  value !== undefined && !storeFields.has(field) && (typeof value === 'string' || !textFields.has(field))
 
 /** A record of the store in CloudBase's words. */
 export const toChatRecord = (record: StoredRecord, owner: RecordOwner): FoundChatRecord => ({

@@ -1,3 +1,4 @@
+import RepeatingBot, { SilentBot } from '../fakes/bots/repeating-bot.ts'
 import { local } from '../../plugins/local/index.ts'
 import { askedCall, clientCall, providerSuite } from '../suites/provider.ts'
 import type { ProviderSubject } from '../suites/provider.ts'
@@ -23,3 +24,17 @@ const subject: ProviderSubject = {
 }
 
 providerSuite('local', subject)
+
+providerSuite('local, a class', {
+  manifest: local(RepeatingBot).manifest,
+  create: () => local(RepeatingBot),
+  silent: () => local(SilentBot),
+})
+
+const module = new URL('../fakes/bots/repeating-bot.ts', import.meta.url)
+
+providerSuite('local, isolated', {
+  manifest: local(module, { isolate: true }).manifest,
+  create: () => local(module, { isolate: true }),
+  silent: () => local(module, { isolate: true, export: 'SilentBot' }),
+})

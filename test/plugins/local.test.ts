@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { BotFunction, HubEvent } from '../../index.ts'
-import { BotCore, local } from '../../index.ts'
+import { BotCore, checkConfig, defineConfig, local, rest } from '../../index.ts'
 import { startHub } from '../support/hub.ts'
 
 class Spelling extends BotCore {
@@ -48,6 +48,45 @@ describe('a bot as a function', () => {
     )
     await using hub = await startHub({ bots: { bot } })
     expect(await hub.ask('bot', 'x')).toMatchObject({ status: 'failed', text: 'so', error: { code: 'bot_silent' } })
+  })
+})
+
+describe('a bot as a module', () => {
+  const module = new URL('../fakes/bots/repeating-bot.ts', import.meta.url)
+
+  it('is its default export, or the one that is named', async () => {
+    const bots = { one: local(module), other: local(module, { export: 'asFunction' }) }
+    await using hub = await startHub({ bots })
+    expect(await hub.ask('one', 'so it is')).toMatchObject({ status: 'completed', text: 'so it is' })
+    expect(await hub.ask('other', 'x')).toMatchObject({ status: 'completed', text: 'from a function' })
+  })
+
+  it.each([
+    ['is not there', local(new URL('./none.ts', import.meta.url)), /could not be loaded/],
+    [
+      'is not there for a thread either',
+      local(new URL('./none.ts', import.meta.url), { isolate: true }),
+      /could not be loaded/,
+    ],
+    ['has no such export', local(module, { export: 'Nobody' }), /no bot "Nobody".*RepeatingBot|no bot "Nobody"/],
+    [
+      'is a function and to be isolated',
+      local(module, { export: 'asFunction', isolate: true }),
+      /only a class on BotCore/,
+    ],
+  ])('that %s is told before the hub listens', async (_, bot, message) => {
+    await expect(startHub({ bots: { bot } })).rejects.toMatchObject({
+      code: 'config_invalid',
+      message: expect.stringMatching(message),
+    })
+  })
+
+  it('is what a thread takes; a class it does not', async () => {
+    // @ts-expect-error a class cannot be moved to another thread
+    const bot = local(Spelling, { isolate: true })
+    expect(() => checkConfig(defineConfig({ bots: { bot }, channels: { rest: rest() } }))).toThrow(
+      /isolate.*takes a module/s,
+    )
   })
 })
 
