@@ -258,6 +258,14 @@ export const failures = {
     'zh-Hant': '回覆內容過長，已中止。',
     'zh-Hans': '回复内容过长，已中止。',
   },
+  answer_cut_short: {
+    status: 502,
+    retryable: false,
+    ends: 'failed',
+    en: 'The answer reached the length that its platform allows, and is incomplete.',
+    'zh-Hant': '回覆達到平台的長度上限，內容不完整。',
+    'zh-Hans': '回复达到平台的长度上限，内容不完整。',
+  },
   deadline_exceeded: {
     status: 504,
     retryable: true,

@@ -1,4 +1,4 @@
-import type { z } from 'zod'
+import { z } from 'zod'
 import { asHubError } from './errors.ts'
 import type { HubEvent, ToolCall, ToolOutput } from './events.ts'
 import type { Json } from './message.ts'
@@ -18,6 +18,17 @@ export interface LocalTool<Input = unknown> {
 
 /** Local tools by the name that the model calls them. */
 export type LocalTools = Readonly<Record<string, LocalTool>>
+
+/** An option that takes local tools; none by default. */
+export const localTools = () =>
+  z.custom<LocalTools>(isTools, 'must be an object of tools, each with a `run` function').default({})
+
+function isTools(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  return Object.values(value).every(
+    (each: unknown) => typeof each === 'object' && each !== null && 'run' in each && typeof each.run === 'function',
+  )
+}
 
 /**
  * Declares a local tool with its input typed by `parameters`.

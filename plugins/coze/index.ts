@@ -5,8 +5,7 @@ import type { Json } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
 import type { PluginContext } from '../../core/plugin.ts'
 import { Secret, env, secret, setting } from '../../core/settings.ts'
-import { settleCalls } from '../../core/tools.ts'
-import type { LocalTools } from '../../core/tools.ts'
+import { localTools, settleCalls } from '../../core/tools.ts'
 import type { Turn } from '../../core/turn.ts'
 import { cozeClient } from './client.ts'
 import type { ChatAnswer, ChatRef, CozeClient } from './client.ts'
@@ -38,7 +37,7 @@ const options = z
     /** `studio` is coze-studio, the open-source server: it has no local tools and no OAuth. */
     server: z.enum(['cloud', 'studio']).default('cloud'),
     /** Functions that answer the bot's local plugins, by the plugin's tool name. */
-    tools: z.custom<LocalTools>(isTools, 'must be an object of tools, each with a `run` function').default({}),
+    tools: localTools(),
     /** Coze keeps the conversation. Off, it can neither run local tools nor tell what became of a chat after a cut. */
     autoSaveHistory: z.boolean().default(true),
     /** Fills the variables of the bot's prompt. Wins over `custom_variables` in a message's `payload`. */
@@ -552,10 +551,3 @@ const isCode = (error: unknown, code: string) => error instanceof HubError && er
 const wasLost = (error: unknown, run: Run): error is HubError =>
   isHubError(error, 'upstream_cut', 'upstream_silent') ||
   (error instanceof HubError && error.notStarted && run.chatId !== undefined)
-
-function isTools(value: unknown): boolean {
-  if (typeof value !== 'object' || value === null) return false
-  return Object.values(value).every(
-    (tool: unknown) => typeof tool === 'object' && tool !== null && 'run' in tool && typeof tool.run === 'function',
-  )
-}
