@@ -4,6 +4,7 @@
 import type { HubConfig } from './core/config.ts'
 import { startAsgardSimulator } from './plugins/asgard/simulator.ts'
 import { startCozeSimulator } from './plugins/coze/simulator.ts'
+import { startOpenaiSimulator } from './plugins/openai/simulator.ts'
 import { history } from './plugins/history/index.ts'
 import { retry } from './plugins/retry/index.ts'
 import { sqlite } from './plugins/sqlite/index.ts'
@@ -44,6 +45,7 @@ export { history } from './plugins/history/index.ts'
 export { BotCore } from './plugins/local/bot-core.ts'
 export { demoBot } from './plugins/local/demo-bot.ts'
 export { local } from './plugins/local/index.ts'
+export { openai } from './plugins/openai/index.ts'
 export { retry } from './plugins/retry/index.ts'
 export { sqlite } from './plugins/sqlite/index.ts'
 export { sseBot } from './plugins/sse-bot/index.ts'
@@ -94,6 +96,15 @@ export const simulators = {
     return {
       url,
       hints: [`coze({ baseUrl: '${url}', token: '${token}', botId: '${botId}' })`],
+      close: () => simulator.close(),
+    }
+  },
+  async openai(options: { readonly port: number; readonly host: string }) {
+    const simulator = await startOpenaiSimulator(options)
+    const { url, apiKey, model } = simulator
+    return {
+      url: new URL(url).origin,
+      hints: [`openai({ baseUrl: '${url}', apiKey: '${apiKey}', model: '${model}' })`],
       close: () => simulator.close(),
     }
   },
