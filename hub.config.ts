@@ -7,6 +7,7 @@ import {
   defineConfig,
   demoBot,
   local,
+  openaiApi,
   rest,
   sse,
   tool,
@@ -58,5 +59,6 @@ export default defineConfig({
     webhook: webhook({ bot: 'main' }),
     asgard: asgardRelay(),
     coze: cozeApi(),
+    openai: openaiApi(),
   },
 })

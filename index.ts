@@ -53,6 +53,7 @@ export { plainFrames, plainRequest } from './plugins/sse-bot/wire.ts'
 
 export { asgardRelay } from './channels/asgard-relay/index.ts'
 export { cozeApi } from './channels/coze-api/index.ts'
+export { openaiApi } from './channels/openai-api/index.ts'
 export { rest } from './channels/rest.ts'
 export { sse } from './channels/sse.ts'
 export { webhook } from './channels/webhook/index.ts'

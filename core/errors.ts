@@ -292,6 +292,9 @@ export const failures = {
 /** A code of the table: what clients find in `error.code`, and tests may rely on. */
 export type FailureCode = keyof typeof failures
 
+/** Whether a word is a code of the table, as in an event that was read from the log. */
+export const isFailureCode = (code: string): code is FailureCode => Object.hasOwn(failures, code)
+
 /**
  * What is known of a failure beside its code. Only `message`, `retryAfterMs` and `upstream` reach clients; `cause`
  * stays in the log.
