@@ -108,6 +108,7 @@ const settings = {
   BOT_PROVIDER_API_KEY: 'example',
   SALES_BOT: '7300000000000000001',
   SALES_TOKEN: 'example',
+  DEEPSEEK_API_KEY: 'example',
   CRM_KEY: 'the-key-of-the-example',
   CRM_SECRET: 'the-secret-of-the-example',
   CRM_URL: 'https://crm.example.com/answers',
