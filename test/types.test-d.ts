@@ -12,6 +12,8 @@ import {
   env,
   history,
   local,
+  openai,
+  openaiApi,
   rest,
   retry,
   secretFile,
@@ -52,6 +54,16 @@ const config = defineConfig({
   channels: { rest: rest(), sse: sse(), ws: websocket({ bot: 'support', bots: ['support', 'own'] }) },
 })
 expectTypeOf(config).toEqualTypeOf<HubConfig<'support' | 'sales' | 'own' | 'quick' | 'streamed'>>()
+
+defineConfig({
+  bots: {
+    // @ts-expect-error a model has a name
+    llama: openai({ model: 7 }),
+    gpt: openai({ model: 'gpt-5', parameters: { temperature: 0.2 }, clientTools: { read_sensor: {} } }),
+  },
+  // @ts-expect-error there is no bot called gtp
+  channels: { openai: openaiApi({ bots: ['gtp'] }) },
+})
 
 // The six lines a newcomer writes.
 defineConfig({ bots: { support: asgard() }, channels: { rest: rest(), sse: sse() } })

@@ -9,6 +9,7 @@ import type { HubEvent } from '../../core/events.ts'
 import type { Provider, ProviderSpec } from '../../core/plugin.ts'
 import { asgard } from '../../plugins/asgard/index.ts'
 import { coze } from '../../plugins/coze/index.ts'
+import { openai } from '../../plugins/openai/index.ts'
 import { startUpstream } from '../support/upstream.ts'
 import { buildProvider, collect, pluginContext, turnOf } from '../fakes/turn.ts'
 
@@ -31,7 +32,7 @@ interface Vendor {
   readonly isWhole: (bytes: string) => boolean
 }
 
-const vendors: Readonly<Record<'asgard' | 'coze', Vendor>> = {
+const vendors: Readonly<Record<'asgard' | 'coze' | 'openai', Vendor>> = {
   asgard: {
     bot: (url) => asgard({ edgeServerHost: url, namespace: 'n', botProviderName: 'b', apiKey: 'secret' }),
     streams: (method, path, headers) =>
@@ -46,6 +47,12 @@ const vendors: Readonly<Record<'asgard' | 'coze', Vendor>> = {
     isWhole: (bytes) =>
       /event: ?conversation\.(chat\.(completed|requires_action)|stream\.done)[^]*?\r?\n\r?\n/.test(bytes) ||
       /"status"\s*:\s*"(completed|requires_action)"[^]*?\r?\n\r?\n/.test(bytes),
+  },
+  openai: {
+    bot: (url) => openai({ model: 'm', apiKey: 'secret', baseUrl: url }),
+    streams: () => true,
+    otherwise: () => ({ status: 404, body: {} }),
+    isWhole: (bytes) => /("finish_reason":"(stop|tool_calls)"[^\n]*|\[DONE\])(\n\n|\r\n\r)/.test(bytes),
   },
 }
 

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
@@ -10,7 +11,7 @@ import { tool } from '../../../core/tools.ts'
 import type { LocalTools } from '../../../core/tools.ts'
 import type { Turn } from '../../../core/turn.ts'
 import { checkConfig, consent, defineConfig, openai, rest } from '../../../index.ts'
-import { buildProvider, collect, turnOf } from '../../fakes/turn.ts'
+import { buildProvider, collect, pluginContext, turnOf } from '../../fakes/turn.ts'
 import { startHub } from '../../support/hub.ts'
 import { answers, cursorAfter, failure, rig, spoken, visible } from './rig.ts'
 
@@ -34,6 +35,28 @@ describe('an answer', () => {
       { type: 'message.completed', message: 'answer-1', text },
       { type: 'usage', inputTokens: 10, outputTokens: 5, totalTokens: 15, model: 'simulated-1' },
     ])
+  })
+
+  it.each<[string, string, string]>([
+    ['openai-words', 'Hello 世界 🌏', ''],
+    ['azure-filters', 'Hi there', ''],
+    ['deepseek-reasoning', '你好', '嗯，好。'],
+    ['openrouter-comments', 'Yes.', 'Hm.'],
+    ['ollama-words', 'Hello.', ''],
+    ['no-done-crlf', 'One two.', ''],
+    ['openai-length', '', ''],
+    ['error-inside', '', ''],
+  ])('is what a server means that sends %s.sse', async (name, text, thoughts) => {
+    const body = readFileSync(new URL(`../../fixtures/openai/${name}.sse`, import.meta.url))
+    const provider = await buildProvider(
+      openai({ model: 'm', baseUrl: 'http://server.invalid/v1' }),
+      pluginContext({ fetch: async () => new Response(body, { headers: { 'content-type': 'text/event-stream' } }) }),
+    )
+    const { events, error } = await collect(provider.respond(turnOf('hello')))
+    expect(answers(events)).toEqual(text === '' ? [] : [text])
+    expect(error === undefined).toBe(text !== '')
+    const thought = events.flatMap((event) => (event.type === 'reasoning.completed' ? [event.text] : []))
+    expect(thought).toEqual(thoughts === '' ? [] : [thoughts])
   })
 
   it.each(['!split', '!crlf', '!bom', '!no-done', '!not-streamed'])('is read however it is sent: %s', async (text) => {
