@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import type { Principal } from '../../core/auth.ts'
+import type { Clock } from '../../core/clock.ts'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent, ToolCall, ToolOutput, Usage } from '../../core/events.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
@@ -90,7 +91,7 @@ type OpenaiOptions = z.output<typeof options>
 export const openai = defineProvider({
   manifest: { name: 'openai', consent: true, toolOutputs: true, idleTimeoutMs: 60_000 },
   options,
-  async create(given, { fetch }) {
+  async create(given, { fetch, clock }) {
     const simulator = given.simulated ? await startOpenaiSimulator() : undefined
     const client = openaiClient({
       baseUrl: simulator?.url ?? given.baseUrl ?? setting().parse(env('OPENAI_BASE_URL', 'https://api.openai.com/v1')),
@@ -101,7 +102,7 @@ export const openai = defineProvider({
     const model = given.model ?? simulator?.model ?? setting().parse(env('OPENAI_MODEL'))
     return {
       simulated: simulator !== undefined,
-      respond: (turn) => respond(turn, client, { ...given, model }),
+      respond: (turn) => respond(turn, { ...given, model, client, clock }),
       close: () => simulator?.close(),
     }
   },
@@ -114,7 +115,11 @@ function keyOf({ apiKey, baseUrl }: OpenaiOptions): Secret | undefined {
 }
 
 type Events<Result> = AsyncGenerator<HubEvent, Result>
-type Settings = OpenaiOptions & { readonly model: string }
+type Settings = OpenaiOptions & { readonly model: string; readonly client: OpenaiClient; readonly clock: Clock }
+
+/** How often a request with the outputs of tools is made again that was not taken, and the longest pause before it. */
+const maxTries = 4
+const maxPauseMs = 30_000
 
 /** A turn on its way through its rounds: the model speaks, calls tools, is given what they gave, and speaks again. */
 interface Run {
@@ -127,11 +132,11 @@ interface Run {
   rounds: number
 }
 
-async function* respond(turn: Turn, client: OpenaiClient, settings: Settings): AsyncGenerator<HubEvent> {
+async function* respond(turn: Turn, settings: Settings): AsyncGenerator<HubEvent> {
   const run = startRun(turn)
   for (;;) {
     if (run.calls.length > 0 && !(yield* settle(run, settings))) return
-    yield* speak(run, client, settings)
+    yield* speak(run, settings)
     if (run.calls.length === 0) return
     if (run.rounds > settings.maxRounds) {
       const cause = new Error(`the model called tools more than ${settings.maxRounds} times`)
@@ -141,9 +146,9 @@ async function* respond(turn: Turn, client: OpenaiClient, settings: Settings): A
 }
 
 /** One request: what the model says, and the calls it makes, which are kept for the next round. */
-async function* speak(run: Run, client: OpenaiClient, settings: Settings): Events<void> {
+async function* speak(run: Run, settings: Settings): Events<void> {
   const round = ++run.rounds
-  const said = yield* read(await client.chat(requestOf(run, settings), run.turn.signal), round)
+  const said = yield* read(await ask(run, settings), round)
   if (said.calls.length === 0) return
   const used = new Set(run.messages.flatMap(callIdsIn))
   const calls = said.calls.map(({ id, ...call }, index) => {
@@ -154,6 +159,24 @@ async function* speak(run: Run, client: OpenaiClient, settings: Settings): Event
   })
   run.messages.push(assistantMessage(said, calls))
   run.calls = calls.map(({ id, name, arguments: input }) => ({ call: id, tool: name, input: inputOf(input) }))
+}
+
+/**
+ * A first request that was not taken is the business of `retry`. Behind tools that have run the turn could not be begun
+ * again, so there it is made again here.
+ */
+async function ask(run: Run, settings: Settings): ReturnType<OpenaiClient['chat']> {
+  const { signal } = run.turn
+  for (let tries = 1; ; tries++) {
+    try {
+      return await settings.client.chat(requestOf(run, settings), signal)
+    } catch (error) {
+      const isRefused = error instanceof HubError && error.notStarted && run.rounds > 1
+      const pauseMs = isRefused ? (error.retryAfterMs ?? 500 * 2 ** tries) : Number.POSITIVE_INFINITY
+      if (tries === maxTries || pauseMs > maxPauseMs) throw error
+      await settings.clock.sleep(pauseMs + Math.random() * 500, signal)
+    }
+  }
 }
 
 interface Said {

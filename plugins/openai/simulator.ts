@@ -215,6 +215,14 @@ const scenes: Readonly<Record<string, Scene>> = {
       await stage.call({ no_such_tool: {} })
     },
   },
+  '!busy-tools': {
+    ...calling([{ get_weather: { city: 'Oslo' } }], (stage, [said]) => stage.say(`${said}`)),
+    refuse: ({ outputs, refusals }) => (outputs.length > 0 && refusals < 2 ? tooMany(1) : undefined),
+  },
+  '!dead-tools': {
+    ...calling([{ get_weather: { city: 'Oslo' } }], async () => {}),
+    refuse: ({ outputs }) => (outputs.length > 0 ? tooMany(1) : undefined),
+  },
   '!same-ids': {
     async play(stage) {
       const { length } = stage.ask.outputs

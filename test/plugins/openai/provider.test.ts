@@ -274,6 +274,20 @@ describe('a tool', () => {
     expect(answers(events)).toEqual([expect.stringMatching(output)])
   })
 
+  it.each([
+    ['!busy-tools', 3, undefined],
+    ['!dead-tools', 4, 'upstream_rate_limited'],
+  ])('is run once though the model is busy when it is told: %s', async (word, tries, code) => {
+    let runs = 0
+    await using model = await rig({ tools: { get_weather: tool({ run: () => ++runs }) } })
+    const { events, error } = await collect(model.provider.respond(turnOf(word)))
+    expect(answers(events)).toEqual(code ? [] : ['1'])
+    expect(error && failure(error).code).toBe(code)
+    expect([runs, model.asked().length]).toEqual([1, 1 + tries])
+    expect(model.sleeps.every((ms) => ms >= 1000 && ms <= 1500)).toBe(true)
+    expect(model.sleeps).toHaveLength(tries - 1)
+  })
+
   it('is not called for ever', async () => {
     let runs = 0
     await using model = await rig({ tools: { get_weather: tool({ run: () => ++runs }) }, maxRounds: 3 })

@@ -1,21 +1,34 @@
+import type { Clock } from '../../../core/clock.ts'
+import { systemClock } from '../../../core/clock.ts'
 import type { HubError } from '../../../core/errors.ts'
 import type { HubEvent } from '../../../core/events.ts'
 import type { Json, JsonObject } from '../../../core/message.ts'
 import { openai } from '../../../plugins/openai/index.ts'
 import { startOpenaiSimulator } from '../../../plugins/openai/simulator.ts'
-import { buildProvider } from '../../fakes/turn.ts'
+import { buildProvider, pluginContext } from '../../fakes/turn.ts'
 
 type Options = NonNullable<Parameters<typeof openai>[0]>
 
-/** The provider before a simulator on a real socket. */
+/** The provider before a simulator on a real socket; its pauses pass quickly. */
 export async function rig(options: Options = {}) {
   const simulator = await startOpenaiSimulator()
+  const sleeps: number[] = []
+  const clock: Clock = {
+    now: () => systemClock.now(),
+    sleep(ms, signal) {
+      sleeps.push(ms)
+      return systemClock.sleep(1, signal)
+    },
+  }
   const provider = await buildProvider(
     openai({ baseUrl: simulator.url, apiKey: simulator.apiKey, model: simulator.model, ...options }),
+    pluginContext({ clock }),
   )
   return {
     simulator,
     provider,
+    /** How long it waited between its tries; it did for milliseconds only. */
+    sleeps,
     /** The bodies of the requests for an answer. */
     asked: (): JsonObject[] => simulator.requests.map(({ body }) => body as JsonObject),
     async [Symbol.asyncDispose]() {
