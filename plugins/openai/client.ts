@@ -1,9 +1,10 @@
 import { HubError } from '../../core/errors.ts'
+import { parseExactJson } from '../../core/json.ts'
 import type { JsonObject } from '../../core/message.ts'
 import type { Secret } from '../../core/settings.ts'
 import { requestEvents, retryAfterMs } from '../../core/sse.ts'
 import type { EventResponse } from '../../core/sse.ts'
-import { decodeFailure, decodeFrame, openaiError, parseJson } from './wire.ts'
+import { decodeFailure, decodeFrame, openaiError } from './wire.ts'
 import type { OpenaiChunk } from './wire.ts'
 
 /** Which server, with whose key, and how long to wait for it. */
@@ -40,7 +41,7 @@ export function openaiClient({ baseUrl, apiKey, fetch, idleTimeoutMs }: OpenaiCl
         signal,
         idleTimeoutMs,
       })
-      if (response.status !== 200) throw errorIn(response, await textOf(response, signal))
+      if (response.status !== 200) throw errorIn(response, await response.errorText())
       return response.mediaType === 'text/event-stream' ? chunksOf(response, signal) : wholeOf(response)
     },
   }
@@ -99,7 +100,7 @@ function checkFinish(finish: string | undefined): void {
 
 function errorIn({ status, headers }: EventResponse, body: string): HubError {
   const wait = waitIn(headers)
-  const parsed = parseJson(body)
+  const parsed = parseExactJson(body)
   const failure = parsed === undefined ? { message: body.slice(0, 1000) } : decodeFailure(parsed)
   return openaiError({ ...failure, status, ...(wait === undefined ? {} : { retryAfterMs: wait }) })
 }
@@ -109,14 +110,4 @@ function waitIn(headers: Headers): number | undefined {
   const ms = headers.get('retry-after-ms')
   if (ms !== null && /^\d{1,9}(\.\d+)?$/.test(ms)) return Number(ms)
   return retryAfterMs(headers.get('retry-after'))
-}
-
-/** The status is known by then: a body that breaks off says no less than none. */
-async function textOf(response: EventResponse, signal: AbortSignal): Promise<string> {
-  try {
-    return await response.text()
-  } catch (error) {
-    if (signal.aborted) throw error
-    return ''
-  }
 }

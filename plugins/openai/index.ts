@@ -4,6 +4,7 @@ import type { Principal } from '../../core/auth.ts'
 import type { Clock } from '../../core/clock.ts'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent, ToolCall, ToolOutput, Usage } from '../../core/events.ts'
+import { parseExactJson } from '../../core/json.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
 import { env, Secret, secret, setting } from '../../core/settings.ts'
@@ -13,7 +14,7 @@ import type { Turn } from '../../core/turn.ts'
 import { openaiClient } from './client.ts'
 import type { OpenaiClient } from './client.ts'
 import { startOpenaiSimulator } from './simulator.ts'
-import { CallCollector, parseJson } from './wire.ts'
+import { CallCollector } from './wire.ts'
 import type { OpenaiChunk } from './wire.ts'
 
 /** A function that the model may call and the client runs: what it gives comes as a tool output. */
@@ -240,7 +241,7 @@ const assistantMessage = (
 })
 
 /** Unreadable arguments stay the text they are. */
-const inputOf = (written: string): Json => (written.trim() === '' ? {} : (parseJson(written) ?? written))
+const inputOf = (written: string): Json => (written.trim() === '' ? {} : (parseExactJson(written) ?? written))
 
 /** Gathers the outputs of the calls. False when somebody else has to answer first. */
 async function* settle(run: Run, { tools, clientTools }: Settings): Events<boolean> {

@@ -6,17 +6,9 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { z } from 'zod'
 import { demoPauseMs, demoPieces, smallTalk } from '../../core/demo.ts'
+import { parseExactJson } from '../../core/json.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
-import {
-  chunkObject,
-  completionObject,
-  doneFrame,
-  encodeFrame,
-  errorObject,
-  modelObject,
-  parseJson,
-  usageChunk,
-} from './wire.ts'
+import { chunkObject, completionObject, doneFrame, encodeFrame, errorObject, modelObject, usageChunk } from './wire.ts'
 import type { AnswerHead, FinishReason, OpenaiCall } from './wire.ts'
 
 export interface OpenaiSimulatorOptions {
@@ -656,7 +648,7 @@ async function bodyOf(request: IncomingMessage): Promise<Json> {
     text += String(chunk)
     if (text.length > maxBodyLength) throw new Error('the body is too large')
   }
-  return parseJson(text) ?? null
+  return parseExactJson(text) ?? null
 }
 
 const seconds = (): number => Math.floor(Date.now() / 1000)

@@ -1,7 +1,9 @@
 import { HubError } from '../../core/errors.ts'
 import type { FailureCode } from '../../core/errors.ts'
 import type { Usage } from '../../core/events.ts'
+import { parseExactJson } from '../../core/json.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
+import { failureOfStatus } from '../../core/sse.ts'
 
 /**
  * The dialect of OpenAI's chat completions, in both directions and without any input or output: chunks to their parts for
@@ -62,7 +64,7 @@ export const doneMark = '[DONE]'
 /** Understands the data of one event. Never throws: what it does not know is `other`. */
 export function decodeFrame({ event, data }: { readonly event?: string; readonly data: string }): OpenaiFrame {
   if (data.trim() === doneMark) return { type: 'done' }
-  const frame = asObject(parseJson(data))
+  const frame = asObject(parseExactJson(data))
   if (!frame) return { type: 'other' }
   if (isFilled(frame['error']) || event === 'error') return { type: 'error', failure: decodeFailure(frame) }
   const usage = decodeUsage(frame)
@@ -200,11 +202,10 @@ function meaningOf({ code, type }: OpenaiFailure, http: number | undefined): Fai
   const found = (meanings: Readonly<Record<string, FailureCode>>) =>
     [code, type].flatMap((word) => (word !== undefined && Object.hasOwn(meanings, word) ? [meanings[word]!] : []))[0]
   if (status === undefined) return found(precise) ?? found(broad) ?? 'upstream_failed'
-  if (status === 401 || status === 403) return 'upstream_auth'
-  if (status === 402) return 'upstream_quota'
   if (status === 503) return 'bot_unavailable'
-  if (status >= 500) return 'upstream_failed'
-  return found(precise) ?? (status === 429 ? 'upstream_rate_limited' : 'upstream_rejected')
+  const meant = failureOfStatus(status)
+  const saysLess = meant === 'upstream_rejected' || meant === 'upstream_rate_limited'
+  return (saysLess && found(precise)) || meant
 }
 
 /** A call that is put together from its pieces. */
@@ -359,15 +360,6 @@ export const modelObject = (id: string, created: number, owner: string): JsonObj
 export const encodeFrame = (data: Json): string => `data: ${JSON.stringify(data)}\n\n`
 /** The last event of a stream that ended well. */
 export const doneFrame = `data: ${doneMark}\n\n`
-
-/** Undefined when the text is no JSON. */
-export function parseJson(text: string): Json | undefined {
-  try {
-    return JSON.parse(text) as Json
-  } catch {
-    return undefined
-  }
-}
 
 const isFilled = (value: Json | undefined): value is Exclude<Json, null> => value !== undefined && value !== null
 

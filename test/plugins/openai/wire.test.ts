@@ -9,7 +9,6 @@ import {
   doneFrame,
   encodeFrame,
   openaiError,
-  parseJson,
   usageChunk,
 } from '../../../plugins/openai/wire.ts'
 import type { OpenaiCallDelta, OpenaiFailure, OpenaiFrame } from '../../../plugins/openai/wire.ts'
@@ -224,12 +223,5 @@ describe('what is encoded', () => {
         usage: { ...usage, model: 'bot' },
       }),
     )
-  })
-})
-
-describe('JSON', () => {
-  it('is undefined where there is none', () => {
-    expect(parseJson('{')).toBeUndefined()
-    expect(parseJson('null')).toBeNull()
   })
 })
