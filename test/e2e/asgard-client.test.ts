@@ -1,9 +1,10 @@
-import { afterAll, beforeAll, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { BotProviderClient, isNotFound, PostBackActionNone, PostBackActionResponseToolCallConsent } from 'bothub/asgard'
 import type { GenericBotMessage, GenericBotSseEvent } from 'bothub/asgard'
 import { asgard, asgardRelay, demoBot, local } from '../../index.ts'
 import { startHub } from '../support/hub.ts'
 import type { TestHub } from '../support/hub.ts'
+import { eventually } from '../support/eventually.ts'
 
 /*
  * The backend client before the relay channel: a backend that was written for Asgard takes the hub for it, with any bot
@@ -98,7 +99,7 @@ it('dispatches, and uploads a file that the bot then gets', async () => {
   const client = clientOf('upstream')
   const { requestId } = await client.dispatch(message('c5', 'hello'))
   expect(requestId).toMatch(/^turn_/)
-  await vi.waitFor(async () => expect((await client.channelMetadata('c5')).runState).toBe('IDLE'))
+  await eventually(async () => expect((await client.channelMetadata('c5')).runState).toBe('IDLE'))
   const { blobId } = await client.uploadBlob('c5', { stream: ['12345'], filename: 'a.txt', mime: 'text/plain' })
   const reply = await client.sendMessage({ ...message('c5', 'look'), blobIds: [blobId] })
   expect(reply.errorDetail).toBeNull()

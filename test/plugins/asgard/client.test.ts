@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import type { RequestListener } from 'node:http'
 import { Readable } from 'node:stream'
 import { inspect } from 'node:util'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import {
   AsgardError,
   BotProviderClient,
@@ -33,6 +33,7 @@ import type { BotProviderConfig, BotProviderStreamer, GenericBotMessage, Generic
 import { startAsgardSimulator } from '../../../plugins/asgard/simulator.ts'
 import type { AsgardSimulator } from '../../../plugins/asgard/simulator.ts'
 import { factKeys } from '../../../plugins/asgard/wire.ts'
+import { eventually } from '../../support/eventually.ts'
 
 let edge: AsgardSimulator
 let client: BotProviderClient
@@ -52,7 +53,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   // Nothing that was opened here is open still.
-  await vi.waitFor(() => expect(edge.openAnswers).toBe(0))
+  await eventually(() => expect(edge.openAnswers).toBe(0))
   await edge.close()
 })
 
@@ -158,7 +159,7 @@ describe('a streamer', () => {
     for await (const { eventType } of await client.newStreamer(asked)) {
       if (eventType === SseEventTypeMessageDelta) break
     }
-    await vi.waitFor(() => expect(edge.requests[started]?.left).toBe(true))
+    await eventually(() => expect(edge.requests[started]?.left).toBe(true))
     expect((await client.channelMetadata(asked.customChannelId)).runState).toBe('RUNNING')
     await client.suspendChannel(asked.customChannelId)
   })
@@ -168,7 +169,7 @@ describe('a streamer', () => {
     const streamer = await client.newStreamer(asked)
     const { events, error } = await (async () => {
       const drain = drained(streamer)
-      await vi.waitFor(async () => {
+      await eventually(async () => {
         expect((await client.channelMetadata(asked.customChannelId)).runState).toBe('RUNNING')
       })
       streamer.close()
@@ -189,7 +190,7 @@ describe('a streamer', () => {
       using streamer = await client.newStreamer(message('!steady', { customChannelId: asked.customChannelId }))
       expect(streamer.traceId).toBeDefined()
     }
-    await vi.waitFor(() => expect(edge.requests[started]?.left).toBe(true))
+    await eventually(() => expect(edge.requests[started]?.left).toBe(true))
     await client.suspendChannel(asked.customChannelId)
   })
 
@@ -211,7 +212,7 @@ describe('a streamer', () => {
       expect(streamer.err()).toBe(reason)
     } else {
       const failed = failureOf(opening)
-      await vi.waitFor(() => expect(JSON.stringify(lastRequest().body)).toContain(asked.customMessageId!))
+      await eventually(() => expect(JSON.stringify(lastRequest().body)).toContain(asked.customMessageId!))
       controller.abort(reason)
       expect(await failed).toBe(reason)
     }
@@ -491,7 +492,7 @@ describe('an upload', () => {
     const started = requestsOf('/blob').length
     async function* slowly() {
       yield Buffer.alloc(65_536)
-      await vi.waitFor(() => expect(requestsOf('/blob')[started]?.received).toBeGreaterThan(0))
+      await eventually(() => expect(requestsOf('/blob')[started]?.received).toBeGreaterThan(0))
       yield* pieces(64, 65_536)
     }
     const { size } = await client.uploadBlob('uploads', { stream: slowly(), filename: 'big' })
@@ -518,7 +519,7 @@ describe('an upload', () => {
     const source = Readable.from(counted())
     const refused = clientOf({ botProviderApiKey: 'wrong' }).uploadBlob('uploads', { stream: source, filename: 'x' })
     expect(isUnauthorized(await failureOf(refused))).toBe(true)
-    await vi.waitFor(() => expect(source.destroyed).toBe(true))
+    await eventually(() => expect(source.destroyed).toBe(true))
     expect(read).toBeLessThan(1000)
   })
 
@@ -722,7 +723,7 @@ describe('a sandbox', () => {
         ['WRITE', '/watched/deep/a'],
         ['REMOVE', '/watched/deep/a'],
       ])
-      await vi.waitFor(() => expect(requestsOf(`/sandbox/${name}/fs/watch`)[0]?.left).toBe(true))
+      await eventually(() => expect(requestsOf(`/sandbox/${name}/fs/watch`)[0]?.left).toBe(true))
     })
 
     it('is not watched any longer than is wanted', async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { systemClock } from '../../../core/clock.ts'
 import { HubError } from '../../../core/errors.ts'
 import type { FailureCode } from '../../../core/errors.ts'
@@ -9,6 +9,7 @@ import { buildProvider, collect, pluginContext, turnOf } from '../../fakes/turn.
 import { jsonOf, startHub } from '../../support/hub.ts'
 import type { TestHub } from '../../support/hub.ts'
 import type { TurnObject } from '../../../index.ts'
+import { eventually } from '../../support/eventually.ts'
 
 /*
  * Every way in which the simulator fails, from end to end: what the turn comes to, that its message is sent upstream
@@ -20,7 +21,7 @@ beforeAll(async () => {
   edge = await startAsgardSimulator()
 })
 afterAll(async () => {
-  await vi.waitFor(() => expect(edge.openAnswers).toBe(0))
+  await eventually(() => expect(edge.openAnswers).toBe(0))
   await edge.close()
 })
 
@@ -135,9 +136,9 @@ describe('a client that leaves', () => {
     const before = sent('POST', '/message/suspend').length
     const id = await leave('stops', '!hang-mid')
     // Whoever asks for the turn is somebody who listens, so the upstream is asked first.
-    await vi.waitFor(() => expect(sent('POST', '/message/suspend')).toHaveLength(before + 1), { timeout: 10_000 })
-    await vi.waitFor(async () => expect((await turnOfHub(id)).status).toBe('cancelled'), { timeout: 10_000 })
-    await vi.waitFor(() => expect(edge.openAnswers).toBe(0))
+    await eventually(() => expect(sent('POST', '/message/suspend')).toHaveLength(before + 1))
+    await eventually(async () => expect((await turnOfHub(id)).status).toBe('cancelled'))
+    await eventually(() => expect(edge.openAnswers).toBe(0))
     // The channel is free again.
     expect((await hub.ask('stops', 'hello', { conversation: 'left' })).status).toBe('completed')
   })
@@ -145,7 +146,7 @@ describe('a client that leaves', () => {
   it('leaves it to its end, where the bot says that', async () => {
     const before = sent('POST', '/message/suspend').length
     const id = await leave('goesOn', '!steady')
-    await vi.waitFor(async () => expect((await turnOfHub(id)).status).toBe('completed'), { timeout: 10_000 })
+    await eventually(async () => expect((await turnOfHub(id)).status).toBe('completed'))
     expect((await turnOfHub(id)).text).toContain('word 60 ')
     expect(sent('POST', '/message/suspend')).toHaveLength(before)
   })
@@ -154,7 +155,7 @@ describe('a client that leaves', () => {
     await hub.ask('stops', 'my name is Ada', { conversation: 'deleted' })
     const response = await fetch(`${hub.url}/api/v1/bots/stops/conversations/deleted`, { method: 'DELETE' })
     expect(response.ok).toBe(true)
-    await vi.waitFor(() => expect(sent('DELETE', '/channel')).toHaveLength(1))
+    await eventually(() => expect(sent('DELETE', '/channel')).toHaveLength(1))
     const { text } = await hub.ask('stops', 'what is my name?', { conversation: 'deleted' })
     expect(text).toBe('You have not told me your name yet.')
   })

@@ -11,6 +11,7 @@ import { asgard } from '../../../plugins/asgard/index.ts'
 import { startAsgardSimulator } from '../../../plugins/asgard/simulator.ts'
 import type { AsgardSimulator } from '../../../plugins/asgard/simulator.ts'
 import { buildProvider, collect, pluginContext, turnOf } from '../../fakes/turn.ts'
+import { eventually } from '../../support/eventually.ts'
 
 let edge: AsgardSimulator
 let bot: Provider
@@ -506,7 +507,7 @@ describe('a lost connection', () => {
     using upstream = await scripted([init], 'silence')
     const controller = new AbortController()
     const ended = ask(turn('hello', { signal: controller.signal }), upstream.provider)
-    await vi.waitFor(() => expect(upstream.cursors).toHaveLength(2))
+    await eventually(() => expect(upstream.cursors).toHaveLength(2))
     const reason = new HubError('cancelled')
     controller.abort(reason)
     expect((await ended).error).toBe(reason)
@@ -706,7 +707,7 @@ describe('a lost connection', () => {
       const controller = new AbortController()
       const asked = turn('hello', { signal: controller.signal, ...(resume ? { resume } : {}) })
       const ended = ask(asked, upstream.provider)
-      await vi.waitFor(() => expect(upstream.cursors.at(-1)).toBe('replay'))
+      await eventually(() => expect(upstream.cursors.at(-1)).toBe('replay'))
       const reason = new HubError('cancelled')
       controller.abort(reason)
       expect((await ended).error).toBe(reason)
@@ -943,7 +944,7 @@ describe('a turn that is stopped', () => {
     const ended = (async () => {
       for await (const event of bot.respond(asked)) events.push(event)
     })().catch((error: unknown) => error)
-    await vi.waitFor(() => expect(messagesOf(asked).length > 0 && isReady(events)).toBe(true))
+    await eventually(() => expect(messagesOf(asked).length > 0 && isReady(events)).toBe(true))
     const suspended = sent('/message/suspend').length
     const at = performance.now()
     controller.abort(reason)
@@ -959,7 +960,7 @@ describe('a turn that is stopped', () => {
     expect(ms).toBeLessThan(1000)
     const { request, channel } = cursorOf(events) as { request: string; channel: string }
     expect(suspensions.map(({ query }) => query)).toEqual([{ custom_channel_id: channel, request_id: request }])
-    await vi.waitFor(() => expect(messagesOf(asked)[0]?.left).toBe(true))
+    await eventually(() => expect(messagesOf(asked)[0]?.left).toBe(true))
     expect(textsOf(await says('hello', { conversation: asked.conversation }))[0]).toContain('hello')
   })
 
@@ -1017,7 +1018,7 @@ describe('files', () => {
     let seenBeforeTheEnd = 0
     async function* slowly() {
       yield new Uint8Array(65_536)
-      await vi.waitFor(() => expect(sent('/blob')[started]?.received).toBeGreaterThan(0))
+      await eventually(() => expect(sent('/blob')[started]?.received).toBeGreaterThan(0))
       seenBeforeTheEnd = sent('/blob')[started]!.received
       yield new Uint8Array(10)
     }
@@ -1037,7 +1038,7 @@ describe('files', () => {
       }
     }
     await expect(upload(file(endless()), turn('hello'), controller.signal)).rejects.toMatchObject({ code: 'cancelled' })
-    await vi.waitFor(() => expect(sent('/blob')[started]?.left).toBe(true))
+    await eventually(() => expect(sent('/blob')[started]?.left).toBe(true))
   })
 
   it('may take longer than the timeout, but not stand still for so long', async () => {
