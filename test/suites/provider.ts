@@ -99,10 +99,13 @@ export const providerCases: readonly Case<ProviderSubject>[] = [
     async run(subject) {
       await using stage = await setStage(subject, async (reply) => {
         const steps = answerIn('一個👩‍🚀é done')
-        // The words only: a vendor's other frames may be long, and every byte is a journey of its own.
         const words = steps.filter(({ type }) => type === 'say')
         await reply.send()
-        for (const byte of Buffer.from(reply.spell(...words))) {
+        const bytes = Buffer.from(reply.spell(...words))
+        // From the words on only: a vendor's frames may be long, and every byte is a journey of its own.
+        const from = Math.max(0, bytes.findIndex((byte) => byte > 127) - 16)
+        await reply.raw(bytes.subarray(0, from))
+        for (const byte of bytes.subarray(from)) {
           await reply.raw(Uint8Array.of(byte))
           // Lets the client read it before the next one comes.
           await new Promise((resolve) => setImmediate(resolve))
