@@ -1,7 +1,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
-import { HubError } from '../../core/errors.ts'
-import type { Secret } from '../../core/settings.ts'
+import { HubError } from './errors.ts'
+import type { Secret } from './settings.ts'
 
 /** How far a timestamp may be from now, either way. */
 const toleranceMs = 5 * 60_000
