@@ -16,6 +16,7 @@ import type { FoundRecords, RecordQuery } from './records.ts'
 import type {
   ConversationDetails,
   ConversationItem,
+  ConversationPageOptions,
   ConversationRow,
   FeedbackItem,
   Page,
@@ -92,7 +93,7 @@ export class Conversations {
   }
 
   /** @throws HubError `unknown_bot` */
-  async list(principal: Principal, bot: string, options: PageOptions): Promise<Page<ConversationItem>> {
+  async list(principal: Principal, bot: string, options: ConversationPageOptions): Promise<Page<ConversationItem>> {
     const { bots, store } = this.#options
     return store.conversations(ownerOf(bots.find(principal, bot), principal), options)
   }
@@ -126,6 +127,15 @@ export class Conversations {
     options: TurnPageOptions,
   ): Promise<TurnPage> {
     return this.#options.store.recordsByTurn((await this.find(principal, bot, conversation)).id, options)
+  }
+
+  /**
+   * How many conversations there are, but for the one of the name `without`.
+   * @throws HubError `unknown_bot`
+   */
+  async count(principal: Principal, bot: string, without?: string): Promise<number> {
+    const { bots, store } = this.#options
+    return store.countConversations(ownerOf(bots.find(principal, bot), principal), without)
   }
 
   /**
@@ -192,6 +202,15 @@ export class Conversations {
     const owner = ownerOf(bots.find(principal, bot), principal)
     if (turn === undefined) return store.feedback(owner, options)
     return store.feedback({ turn: (await dispatcher.turn(principal, turn)).id }, options)
+  }
+
+  /**
+   * Gives a conversation another title; its bot may do so too.
+   * @throws HubError `unknown_bot`, `unknown_conversation`
+   */
+  async retitle(principal: Principal, bot: string, conversation: string, title: string): Promise<void> {
+    const { id } = await this.find(principal, bot, conversation)
+    await this.#options.store.retitle(id, title)
   }
 
   /**

@@ -22,12 +22,13 @@ const comment = ': \n'
 
 /**
  * Answers a request with a stream of events. The head goes out at once, and silence is broken by a `heartbeat` at most
- * every 5 s: a comment, or a frame for clients that take no comments.
+ * `everyMs`: a comment, or a frame for clients that take no comments.
  */
 export function openEventStream(
   ctx: RequestContext,
   { openStreams }: ChannelContext,
   heartbeatFrame = comment,
+  everyMs = heartbeatMs,
 ): EventStream {
   const response = ctx.res
   const left = new AbortController()
@@ -40,7 +41,7 @@ export function openEventStream(
   })
   response.flushHeaders()
   response.socket?.setNoDelay(true)
-  const heartbeat = setInterval(() => response.write(heartbeatFrame), heartbeatMs)
+  const heartbeat = setInterval(() => response.write(heartbeatFrame), everyMs)
   openStreams.inc()
   const leave = () => {
     if (left.signal.aborted) return

@@ -173,7 +173,7 @@ export interface Appended {
 export interface ConversationItem {
   readonly id: string
   readonly name: string
-  /** What the bot last called it, by `conversation.updated`. */
+  /** What the bot last called it, by `conversation.updated`, or its user by `retitle`. */
   readonly title?: string
   readonly createdAt: number
   readonly updatedAt: number
@@ -310,7 +310,11 @@ export interface Store extends Records {
   /** What the provider keeps with the conversation. */
   thread(conversation: string): Promise<Json | undefined>
   /** Those that are not ephemeral. */
-  conversations(owner: Owner, options: PageOptions): Promise<Page<ConversationItem>>
+  conversations(owner: Owner, options: ConversationPageOptions): Promise<Page<ConversationItem>>
+  /** How many conversations somebody has with a bot, but for the one of the name `without`. */
+  countConversations(owner: Owner, without?: string): Promise<number>
+  /** Gives a conversation a title, in place of what its bot called it. */
+  retitle(conversation: string, title: string): Promise<void>
   /** Undefined when there is no such conversation. */
   details(conversation: string): Promise<ConversationDetails | undefined>
   /** In which conversations of a key with a bot a sandbox was started: their ids. */
@@ -389,6 +393,14 @@ export interface TurnPage {
   readonly items: readonly RecordItem[]
   /** For the next page; absent when this is the last one. */
   readonly after?: string
+}
+
+/** Which part of a list of conversations. */
+export interface ConversationPageOptions extends PageOptions {
+  /** Leaves out so many of the newest, for clients that number their pages. */
+  readonly skip?: number
+  /** Leaves out the one of this name. */
+  readonly without?: string
 }
 
 /** The same store, whose failures all say `store_unavailable`, whatever its driver throws. */

@@ -3,6 +3,7 @@ import type {
   AcceptInput,
   ConversationDetails,
   ConversationItem,
+  ConversationPageOptions,
   ConversationRow,
   NewConversation,
   Owner,
@@ -152,18 +153,34 @@ export class ConversationTable {
     this.#sql.run('UPDATE conversations SET updated_at = ? WHERE id = ?', at, conversation)
   }
 
-  list(owner: Owner, { before, limit }: PageOptions): Page<ConversationItem> {
+  list(owner: Owner, { before, limit, skip = 0, without }: ConversationPageOptions): Page<ConversationItem> {
     const rows = this.#sql.all<DetailColumns>(
       `SELECT ${detailColumns} FROM conversations
-       WHERE bot = ? AND key = ? AND user = ? AND ephemeral = 0 AND (updated_at, id) < (?, ?)
-       ORDER BY updated_at DESC, id DESC LIMIT ?`,
+       WHERE bot = ? AND key = ? AND user = ? AND ephemeral = 0 AND (updated_at, id) < (?, ?) AND name IS NOT ?
+       ORDER BY updated_at DESC, id DESC LIMIT ? OFFSET ?`,
       owner.bot,
       owner.key,
       owner.user ?? '',
       ...placeBefore(before),
+      without ?? null,
       limit + 1,
+      skip,
     )
     return toPage(rows, limit, (row) => `${row.updated_at}.${row.id}`, toItem)
+  }
+
+  count({ bot, key, user = '' }: Owner, without: string | undefined): number {
+    return this.#sql.get<{ count: number }>(
+      'SELECT COUNT(*) AS count FROM conversations WHERE bot = ? AND key = ? AND user = ? AND ephemeral = 0 AND name IS NOT ?',
+      bot,
+      key,
+      user,
+      without ?? null,
+    )!.count
+  }
+
+  retitle(conversation: string, title: string): void {
+    this.#sql.run('UPDATE conversations SET title = ? WHERE id = ?', title, conversation)
   }
 
   details(conversation: string): ConversationDetails | undefined {

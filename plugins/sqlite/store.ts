@@ -9,6 +9,7 @@ import type {
   Backlog,
   ConversationDetails,
   ConversationItem,
+  ConversationPageOptions,
   ConversationRow,
   Delivery,
   DeliveryState,
@@ -147,8 +148,16 @@ export class SqliteStore implements Store {
     return this.#conversations.thread(conversation)
   }
 
-  async conversations(owner: Owner, options: PageOptions): Promise<Page<ConversationItem>> {
+  async conversations(owner: Owner, options: ConversationPageOptions): Promise<Page<ConversationItem>> {
     return this.#conversations.list(owner, options)
+  }
+
+  async countConversations(owner: Owner, without?: string): Promise<number> {
+    return this.#conversations.count(owner, without)
+  }
+
+  async retitle(conversation: string, title: string): Promise<void> {
+    this.#conversations.retitle(conversation, title)
   }
 
   async details(conversation: string): Promise<ConversationDetails | undefined> {

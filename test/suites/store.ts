@@ -583,6 +583,35 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     }),
   },
   {
+    title: 'counts conversations, and leaves out those that are not wanted',
+    run: withStore(async (store) => {
+      for (const name of ['a', 'b', 'c']) await accepted(store, { conversation: { name } })
+      await accepted(store, { conversation: { name: 'not mine' }, user: 'ada' })
+      const owner = { bot: 'bot', key: 'local' }
+      expect(await store.countConversations(owner)).toBe(3)
+      expect(await store.countConversations(owner, 'b')).toBe(2)
+      const namesOf = async (options: { readonly skip?: number; readonly without?: string }) =>
+        (await store.conversations(owner, { limit: 2, ...options })).items.map(({ name }) => name)
+      expect(await namesOf({})).toEqual(['b', 'c'])
+      expect(await namesOf({ skip: 1 })).toEqual(['a', 'b'])
+      expect(await namesOf({ skip: 1, without: 'b' })).toEqual(['a'])
+    }),
+  },
+  {
+    title: 'keeps the title that a conversation was given, for it alone',
+    run: withStore(async (store) => {
+      const { conversation } = await accepted(store, { conversation: { name: 'a' } })
+      await accepted(store, { conversation: { name: 'b' } })
+      await store.retitle(conversation.id, 'About us')
+      const { items } = await store.conversations({ bot: 'bot', key: 'local' }, { limit: 10 })
+      expect(items.map(({ name, title }) => [name, title])).toEqual([
+        ['a', 'About us'],
+        ['b', undefined],
+      ])
+      expect(await store.details(conversation.id)).toMatchObject({ name: 'a', title: 'About us' })
+    }),
+  },
+  {
     title: 'shows files in their conversation alone, in the order they are asked for',
     run: withStore(async (store) => {
       const { conversation } = await accepted(store)
