@@ -1,6 +1,7 @@
 import {
   asgard,
   asgardRelay,
+  cloudbaseApi,
   consent,
   coze,
   cozeApi,
@@ -60,5 +61,6 @@ export default defineConfig({
     asgard: asgardRelay(),
     coze: cozeApi(),
     openai: openaiApi(),
+    cloudbase: cloudbaseApi(),
   },
 })

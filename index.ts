@@ -52,6 +52,7 @@ export { sseBot } from './plugins/sse-bot/index.ts'
 export { plainFrames, plainRequest } from './plugins/sse-bot/wire.ts'
 
 export { asgardRelay } from './channels/asgard-relay/index.ts'
+export { cloudbaseApi } from './channels/cloudbase-api/index.ts'
 export { cozeApi } from './channels/coze-api/index.ts'
 export { openaiApi } from './channels/openai-api/index.ts'
 export { rest } from './channels/rest.ts'
