@@ -1,3 +1,4 @@
+import { consentArguments, consentFunction } from '../../core/consent-call.ts'
 import { z } from 'zod'
 import { failures, HubError, isFailureCode } from '../../core/errors.ts'
 import type { NumberedEvent, PendingCall, PublicError, ToolCall, Usage } from '../../core/events.ts'
@@ -16,9 +17,6 @@ import type { AnswerHead, ChunkParts, FinishReason, OpenaiCall } from '../../plu
  * From the hub's events to OpenAI's chunks. Nothing here asks anybody: the same events give the same chunks, so a client
  * that sends its message again gets what it would have got.
  */
-
-/** The function that is called in place of a tool that waits for consent; its output is the decision. */
-export const consentFunction = 'hub_consent'
 
 /** What one event brings for the client, in its order. */
 export type AnswerPart =
@@ -184,12 +182,10 @@ export function readCallId(id: string): { readonly turn: string; readonly call: 
 }
 
 function toCall(turn: string, call: OpenCall): OpenaiCall {
-  const { tool, input, toolset } = call
   const id = callId(turn, call.call)
-  if (call.asks === 'output') return { id, name: tool, arguments: JSON.stringify(input) }
-  const reason = 'reason' in call && call.reason !== undefined ? { reason: call.reason } : {}
-  const asked = { tool, ...(toolset === undefined ? {} : { toolset }), input, ...reason }
-  return { id, name: consentFunction, arguments: JSON.stringify(asked) }
+  return call.asks === 'output'
+    ? { id, name: call.tool, arguments: JSON.stringify(call.input) }
+    : { id, name: consentFunction, arguments: consentArguments(call) }
 }
 
 const sumOf = (sum: Usage | undefined, usage: Usage): Usage => ({

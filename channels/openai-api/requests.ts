@@ -1,9 +1,10 @@
 import { z } from 'zod'
+import { consentFunction, readConsent } from '../../core/consent-call.ts'
 import { HubError } from '../../core/errors.ts'
 import type { ConsentDecision } from '../../core/events.ts'
 import { clientName } from '../../core/ids.ts'
 import type { HistoryMessage } from '../../core/message.ts'
-import { consentFunction, readCallId } from './encode.ts'
+import { readCallId } from './encode.ts'
 
 /** What OpenAI's clients send, read as far as a bot of the hub can do something with it. */
 
@@ -133,27 +134,14 @@ export function warningsAbout(
   ]
 }
 
-const decision = z.enum(['allow_once', 'allow_always', 'deny_once'])
-const reasoned = z.object({ result: decision, reason: z.string().max(8192).exactOptional() })
-
 /**
- * The decision that a client gave as the output of `hub_consent`: the word, or `{ "result", "reason" }` as JSON.
+ * The decision that a client gave as the output of `hub_consent`; see `readConsent`.
  * @throws HubError `invalid_request`
  */
 export function readDecision({ call, text, place }: CallOutput): ConsentDecision {
-  const word = decision.safeParse(text.trim())
-  if (word.success) return { call, result: word.data }
-  const object = reasoned.safeParse(jsonIn(text))
-  if (object.success) return { call, ...object.data }
+  const decision = readConsent(call, text)
+  if (decision) return decision
   throw new HubError('invalid_request', {
-    message: `messages.${place}.content: answer ${consentFunction} with allow_once, allow_always or deny_once.`,
+    message: `messages.${place}.content: answer ${consentFunction} with allow, allow_always or deny.`,
   })
-}
-
-function jsonIn(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

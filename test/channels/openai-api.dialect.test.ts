@@ -247,10 +247,10 @@ describe('a decision', () => {
     expect(readDecision({ call: 'c', text, place: 1 })).toEqual({ call: 'c', ...decided })
   })
 
-  it.each(['', 'yes', 'allow', 'true', '{"result":"allow"}', 'null', 'Error: no function hub_consent'])(
+  it.each(['', 'yes', 'allowed', 'true', '{"result":"yes"}', 'null', 'Error: no function hub_consent'])(
     'is not read into %j',
     (text) => {
-      expect(() => readDecision({ call: 'c', text, place: 1 })).toThrow(/allow_once, allow_always or deny_once/)
+      expect(() => readDecision({ call: 'c', text, place: 1 })).toThrow(/allow, allow_always or deny/)
     },
   )
 })

@@ -1,4 +1,5 @@
-import { consentFunction, readCallId } from '../../channels/openai-api/encode.ts'
+import { consentFunction } from '../../core/consent-call.ts'
+import { readCallId } from '../../channels/openai-api/encode.ts'
 import type { ToolCall } from '../../core/events.ts'
 import { parseEvents } from '../../core/sse.ts'
 import { openaiApi, sse } from '../../index.ts'

@@ -43,18 +43,18 @@ describe('a turn that nobody listens to', () => {
     const onAbandon = cancelAfter === 'continue' ? 'continue' : { cancelAfter }
     return { ...rig, bots: { bot: { provider: bot, onAbandon } } as HubConfig['bots'] }
   }
-  const leave = async (hub: TestHub) => {
+  /** Asks, has `before` done while its client still listens, and leaves. */
+  const leave = async (hub: TestHub, text = 'x', before: (turn: string) => Promise<void> = async () => {}) => {
     const client = new AbortController()
     const response = await fetch(`${hub.url}/api/v1/bots/bot/messages`, {
       method: 'POST',
-      body: '{"text":"x","conversation":"c","id":"m"}',
+      body: JSON.stringify({ text }),
       headers: { 'content-type': 'application/json', accept: 'text/event-stream' },
       signal: client.signal,
     })
-    const reader = response.body!.getReader()
-    const { turn } = JSON.parse(/data: (.*)/.exec(new TextDecoder().decode((await reader.read()).value))![1]!) as {
-      turn: string
-    }
+    const { value } = await response.body!.getReader().read()
+    const turn = /"turn":"(turn_\w+)"/.exec(new TextDecoder().decode(value))![1]!
+    await before(turn)
     client.abort()
     return turn
   }
@@ -98,36 +98,29 @@ describe('a turn that nobody listens to', () => {
     const { bots, stopped, end } = abandoned()
     await using hub = await startHub({ bots })
     const { WebSocket } = await import('ws')
-    const turn = await leave(hub)
-    const tab = untilEnded(hub, turn)
-    const other = await leave2(hub)
     const socket = new WebSocket(`${hub.url.replace('http', 'ws')}/api/v1/ws`)
     await once(socket, 'open')
-    socket.send(JSON.stringify({ type: 'resume', turn: other }))
-    const alone = await leave3(hub)
+    const tab = Promise.withResolvers<NumberedEvent[]>()
+    await leave(hub, 'x', async (turn) => {
+      const response = await hub.api(`/turns/${turn}/events`)
+      const [first, all] = response.body!.tee()
+      await first.getReader().read()
+      tab.resolve(readEvents(new Response(all)))
+    })
+    const followed = await leave(hub, 'y', async (turn) => {
+      socket.send(JSON.stringify({ type: 'resume', turn }))
+      await once(socket, 'message')
+    })
+    // Long enough for a turn that may be abandoned to be: one beside them is.
+    const alone = await leave(hub, 'z')
     await expect.poll(() => stopped.length).toBe(1)
     expect((await untilEnded(hub, alone)).at(-1)).toMatchObject({ by: 'abandoned' })
     end('x')
     end('y')
-    expect((await tab).at(-1)).toMatchObject({ type: 'turn.completed' })
-    expect((await untilEnded(hub, other)).at(-1)).toMatchObject({ type: 'turn.completed' })
+    expect((await tab.promise).at(-1)).toMatchObject({ type: 'turn.completed' })
+    expect((await untilEnded(hub, followed)).at(-1)).toMatchObject({ type: 'turn.completed' })
     socket.close()
   })
-
-  const leaveWith = async (hub: TestHub, text: string) => {
-    const client = new AbortController()
-    const response = await fetch(`${hub.url}/api/v1/bots/bot/messages`, {
-      method: 'POST',
-      body: JSON.stringify({ text }),
-      headers: { 'content-type': 'application/json', accept: 'text/event-stream' },
-      signal: client.signal,
-    })
-    const { value } = await response.body!.getReader().read()
-    client.abort()
-    return /"turn":"(turn_\w+)"/.exec(new TextDecoder().decode(value))![1]!
-  }
-  const leave2 = (hub: TestHub) => leaveWith(hub, 'y')
-  const leave3 = (hub: TestHub) => leaveWith(hub, 'z')
 })
 
 describe('a message while the conversation is busy', () => {
