@@ -3,6 +3,7 @@ import type { Dispatcher } from '../../core/dispatcher.ts'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent, NumberedEvent } from '../../core/events.ts'
 import type { Provider, ProviderSpec } from '../../core/plugin.ts'
+import type { RecordCondition } from '../../core/records.ts'
 import type { Page, Store, TurnRow } from '../../core/store.ts'
 import type { Respond, Turn } from '../../core/turn.ts'
 import { restSubject, sseSubject, websocketSubject } from '../channels/clients.ts'
@@ -665,6 +666,48 @@ const oneHub = 'belongs to one hub at a time, and to the next as soon as the fir
 
 /** Stores, each with one fault. */
 export const storeFaults: readonly Fault<StoreSubject>[] = [
+  {
+    does: "shows a bot everybody's records",
+    caughtBy: "never shows or touches anybody else's records",
+    says: /to deeply equal \[\]/,
+    subject: storing((store) => ({
+      findRecords: (scope, query) => store.findRecords({ ...scope, user: 'ada' }, query),
+    })),
+  },
+  {
+    does: 'adds the answer of a turn although its bot has made it early',
+    caughtBy: "lets a turn's own answer be made early, and ends with two records all the same",
+    says: /to match object \[ \{ role: 'user' \}/,
+    subject: storing((store) => ({
+      addRecords: (owner, records, at) =>
+        store.addRecords(
+          owner,
+          records.map((each) => ({ ...each, own: false })),
+          at,
+        ),
+    })),
+  },
+  {
+    does: 'shows a bot what it was made to forget',
+    caughtBy: 'shows a bot that was made to forget only what came after, and everybody else all of it',
+    says: /to deeply equal/,
+    subject: storing((store) => ({
+      findRecords: (scope, query) => store.findRecords(scope, { ...query, remembered: false }),
+    })),
+  },
+  {
+    does: 'takes "any of" for "all of"',
+    caughtBy: 'finds by any condition what a plain filter finds, in any order and page',
+    says: /Property failed/,
+    subject: storing((store) => {
+      const turned = (where: RecordCondition): RecordCondition =>
+        where.type === 'any' ? { ...where, type: 'all' } : where
+      return {
+        findRecords: (scope, { where, ...query }) =>
+          store.findRecords(scope, { ...query, ...(where ? { where: turned(where) } : {}) }),
+      }
+    }),
+  },
   {
     does: 'reads a conversation by time',
     caughtBy: 'reads a conversation from its beginning, turn by turn',

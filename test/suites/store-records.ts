@@ -135,6 +135,20 @@ export const recordCasesWith = ({ withStore, accepted, ending }: Tools): readonl
     }),
   },
   {
+    title: 'shows a bot that was made to forget only what came after, and everybody else all of it',
+    run: withStore(async (store) => {
+      const before = await accepted(store)
+      await store.append([ending(before)])
+      await store.clear(before.conversation.id)
+      const after = await accepted(store)
+      const turnsOf = async (query: Partial<RecordQuery>) =>
+        (await store.findRecords(owner, { limit: 10, ...query })).records.map(({ turn }) => turn)
+      expect(await turnsOf({ remembered: true })).toEqual([after.id])
+      expect(await turnsOf({})).toEqual([before.id, before.id, after.id])
+      expect(await turnsOf({ newestFirst: true })).toEqual([after.id, before.id, before.id])
+    }),
+  },
+  {
     title: 'keeps what bots write beside the words, byte for byte',
     run: withStore(async (store) => {
       const turn = await accepted(store)
