@@ -1,6 +1,17 @@
 import { defineConfig } from 'vitest/config'
+import { SuiteReport } from './test/suites/report.ts'
 
-/** `npm run test:long`: tests that take long or measure the machine, one file after the other. */
+/**
+ * `npm run test:long`: tests that start the program many times, open browsers, wait for clocks or measure the machine,
+ * one file after the other.
+ */
 export default defineConfig({
-  test: { include: ['test/**/*.long.ts'], testTimeout: 120_000, pool: 'threads', fileParallelism: false },
+  test: {
+    include: ['test/**/*.long.ts'],
+    testTimeout: 120_000,
+    hookTimeout: 60_000,
+    pool: 'threads',
+    fileParallelism: false,
+    reporters: ['default', new SuiteReport()],
+  },
 })

@@ -65,11 +65,22 @@ const operationsOf = ({ paths }: Document): readonly string[] =>
  */
 function problems(document: Document, schema: Schema | undefined, value: unknown): readonly string[] {
   if (!schema) return ['is not described']
+  const result = checkerOf(document, schema).safeParse(value)
+  return result.success ? [] : result.error.issues.map((issue) => `${issue.path.join('.')}: ${JSON.stringify(issue)}`)
+}
+
+/** Made once for each schema: thousands of events are checked with one. */
+const checkers = new WeakMap<Schema, z.ZodType>()
+
+function checkerOf(document: Document, schema: Schema): z.ZodType {
+  const known = checkers.get(schema)
+  if (known) return known
   const inner = JSON.stringify({ ...schema, $defs: document.components.schemas })
     .replaceAll('"#/components/schemas/', '"#/$defs/')
     .replaceAll('"type":"object","properties":{', '"additionalProperties":false,"type":"object","properties":{')
-  const result = z.fromJSONSchema(JSON.parse(inner) as Parameters<typeof z.fromJSONSchema>[0]).safeParse(value)
-  return result.success ? [] : result.error.issues.map((issue) => `${issue.path.join('.')}: ${JSON.stringify(issue)}`)
+  const made = z.fromJSONSchema(JSON.parse(inner) as Parameters<typeof z.fromJSONSchema>[0])
+  checkers.set(schema, made)
+  return made
 }
 
 const answerSchema = (document: Document, operation: string, status: number, type = 'application/json') => {

@@ -639,11 +639,12 @@ export const providerCases: readonly Case<ProviderSubject>[] = [
 
 /** Each is asked once, says nothing, and has the vendor's words in its cause alone. */
 function refusals(): readonly Case<ProviderSubject>[] {
-  const date = new Date(Math.ceil(Date.now() / 1000) * 1000 + 90_000).toUTCString()
+  // Made when a case runs: the cases themselves may be made long before.
+  const inNinetySeconds = () => new Date(Math.ceil(Date.now() / 1000) * 1000 + 90_000).toUTCString()
   const table: readonly {
     readonly title: string
     readonly status: number
-    readonly headers?: Readonly<Record<string, string>>
+    readonly headers?: () => Readonly<Record<string, string>>
     readonly code: FailureCode
     readonly notStarted: boolean
     readonly wait?: readonly [number, number]
@@ -653,7 +654,7 @@ function refusals(): readonly Case<ProviderSubject>[] {
     {
       title: 'says of a 429 that nothing was started, and how long to wait',
       status: 429,
-      headers: { 'retry-after': '7' },
+      headers: () => ({ 'retry-after': '7' }),
       code: 'upstream_rate_limited',
       notStarted: true,
       wait: [7000, 7000],
@@ -661,7 +662,7 @@ function refusals(): readonly Case<ProviderSubject>[] {
     {
       title: 'reads a Retry-After that is a date',
       status: 429,
-      headers: { 'retry-after': date },
+      headers: () => ({ 'retry-after': inNinetySeconds() }),
       code: 'upstream_rate_limited',
       notStarted: true,
       wait: [60_000, 91_000],
@@ -673,7 +674,7 @@ function refusals(): readonly Case<ProviderSubject>[] {
     skip: noUpstream,
     async run(subject) {
       await using stage = await setStage(subject, (reply) =>
-        reply.refuse({ status, ...subject.dialect!.refuse(status, vendorWords) }, headers),
+        reply.refuse({ status, ...subject.dialect!.refuse(status, vendorWords) }, headers?.()),
       )
       const { events, error } = await stage.ask(turnOf('hello'))
       expect(stage.upstream.messages, 'the message was sent once').toHaveLength(1)
