@@ -1,6 +1,5 @@
 import type { ChannelContext, RequestContext } from '../../core/channel.ts'
-import { failures, HubError } from '../../core/errors.ts'
-import type { FailureCode } from '../../core/errors.ts'
+import { HubError, isFailureCode } from '../../core/errors.ts'
 import { openEventStream } from '../../core/event-stream.ts'
 import type { EventStream } from '../../core/event-stream.ts'
 import type { NumberedEvent } from '../../core/events.ts'
@@ -111,8 +110,6 @@ async function firstShown(groups: Groups, turn: TurnRow): Promise<Begun> {
 function asFailure({ code, ...rest }: NonNullable<ReturnType<typeof failureIn>>, { id }: TurnRow): HubError {
   return new HubError(isFailureCode(code) ? code : 'internal', { ...rest, turn: id })
 }
-
-const isFailureCode = (code: string): code is FailureCode => Object.hasOwn(failures, code)
 
 /**
  * One at a time, as they are taken: a client that does not read costs no frames. The last frame of an event has its id,
