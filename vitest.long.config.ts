@@ -3,7 +3,7 @@ import { SuiteReport } from './test/suites/report.ts'
 
 /**
  * `npm run test:long`: tests that start the program many times, open browsers, wait for clocks or measure the machine,
- * one file after the other.
+ * a file to each of two cores.
  */
 export default defineConfig({
   test: {
@@ -11,7 +11,7 @@ export default defineConfig({
     testTimeout: 120_000,
     hookTimeout: 60_000,
     pool: 'threads',
-    fileParallelism: false,
+    maxWorkers: 2,
     reporters: ['default', new SuiteReport()],
   },
 })

@@ -71,6 +71,11 @@ describe('a hub that is told to stop with 100 live streams and 50 sockets', () =
       expect([bot, end]).toEqual([bot, expect.objectContaining(expected)])
     }
     expect(await Promise.all(sockets.map(({ closed }) => closed))).toEqual(sockets.map(() => 1001))
-    for (const { frames } of talking) expect(frames.at(-1)).toMatchObject({ type: 'error', by: 'shutdown' })
+    for (const { frames } of talking) {
+      expect(frames.slice(-2)).toMatchObject([
+        { type: 'error', by: 'shutdown' },
+        { type: 'error', code: 'shutting_down', retryAfterMs: expect.any(Number) as number },
+      ])
+    }
   })
 })
