@@ -8,10 +8,11 @@ import { startOpenaiSimulator } from './plugins/openai/simulator.ts'
 import { history } from './plugins/history/index.ts'
 import { retry } from './plugins/retry/index.ts'
 import { sqlite } from './plugins/sqlite/index.ts'
+import { consolePage } from './channels/console/index.ts'
 
 /**
- * Types a config: names of bots and options of plugins are checked as you write. The store is `sqlite()` and the
- * middleware `[history(), retry()]` unless it says otherwise.
+ * Types a config: names of bots and options of plugins are checked as you write. The store is `sqlite()`, the
+ * middleware `[history(), retry()]` and the page at `/` `consolePage()` unless it says otherwise.
  * @example
  * export default defineConfig({
  *   bots: { support: asgard() },
@@ -21,6 +22,7 @@ import { sqlite } from './plugins/sqlite/index.ts'
 export const defineConfig = <const Bot extends string>(config: HubConfig<Bot>): HubConfig<Bot> => ({
   store: sqlite(),
   use: [history(), retry()],
+  console: consolePage(),
   ...config,
 })
 
@@ -53,6 +55,7 @@ export { plainFrames, plainRequest } from './plugins/sse-bot/wire.ts'
 
 export { asgardRelay } from './channels/asgard-relay/index.ts'
 export { cloudbaseApi } from './channels/cloudbase-api/index.ts'
+export { consolePage } from './channels/console/index.ts'
 export { cozeApi } from './channels/coze-api/index.ts'
 export { openaiApi } from './channels/openai-api/index.ts'
 export { rest } from './channels/rest.ts'

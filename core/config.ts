@@ -65,6 +65,8 @@ export interface HubConfig<Bot extends string = string> {
   readonly bots: { readonly [Name in Bot]?: ProviderSpec | BotConfig }
   /** Middleware around every bot, the first outermost. Default: `[history(), retry()]`. */
   readonly use?: readonly (MiddlewareSpec | Middleware)[]
+  /** The page at `/` for people, which is there by default; `false` turns it off. */
+  readonly console?: ChannelSpec | false
   /** By name: it is the channel's label in logs and at the start. */
   readonly channels: Readonly<Record<string, ChannelSpec<NoInfer<Bot>>>>
 }
@@ -127,9 +129,11 @@ const shape = z.strictObject({
   store: plugin<StoreSpec>('store'),
   bots: z.record(z.string(), z.unknown()).refine((bots) => Object.keys(bots).length > 0, 'name at least one bot'),
   use: z.array(middleware()).default([]),
+  console: z.union([z.literal(false), plugin<ChannelSpec>('channel')]).default(false),
   channels: z
     .record(z.string(), plugin<ChannelSpec>('channel'))
-    .refine((channels) => Object.keys(channels).length > 0, 'name at least one channel, such as `rest: rest()`'),
+    .refine((channels) => Object.keys(channels).length > 0, 'name at least one channel, such as `rest: rest()`')
+    .refine((channels) => !('console' in channels), '"console" is the name of the page; it stands beside `channels`'),
 })
 
 const botShape = z.strictObject({
@@ -200,7 +204,8 @@ export function checkConfig(config: unknown, changes: { host?: string; port?: nu
     if (bot) bots.set(name, bot)
   }
   const channels = new Map<string, Checked<ChannelSpec>>()
-  for (const [name, spec] of Object.entries(top.channels)) {
+  const mounted = top.console ? { ...top.channels, console: top.console } : top.channels
+  for (const [name, spec] of Object.entries(mounted)) {
     const channel = checkPlugin(spec, `channels.${name}`, problems)
     checkBotNames(channel?.options, `channels.${name}`, Object.keys(top.bots), problems)
     checkKeyName(channel?.options, `channels.${name}`, top.auth, problems)
@@ -228,6 +233,7 @@ function salvage(config: unknown) {
     bots: bots.safeParse(given['bots']).data ?? {},
     channels: channels.safeParse(given['channels']).data ?? {},
     use: use.safeParse(given['use']).data ?? [],
+    console: false as const,
   }
 }
 

@@ -28,6 +28,17 @@ export interface SharedBrowser {
    * packages. What a page throws or logs as an error is in `problems`.
    */
   open(options?: { readonly html?: string; readonly script?: string }): Promise<OpenPage>
+  /** Opens the page of another server, as a visitor with nothing kept from before does. */
+  visit(url: string, options?: Visit): Promise<OpenPage>
+}
+
+/** What a visitor's browser is like. */
+export interface Visit {
+  /** Default: 1280×800. */
+  readonly viewport?: { readonly width: number; readonly height: number }
+  readonly colorScheme?: 'light' | 'dark'
+  /** A language tag; `en` by default. */
+  readonly locale?: string
 }
 
 /** A page, which is closed with the test. */
@@ -60,14 +71,24 @@ function shareBrowser(): SharedBrowser {
       const path = `/${pages.size}`
       const code = script === undefined ? '' : `<script type="module">${escaped(await bundle(script))}</script>`
       pages.set(path, `<!doctype html><html lang="en"><meta charset="utf-8"><title>test</title>${html}${code}</html>`)
-      const page = await browser.newPage()
-      const problems: string[] = []
-      page.on('pageerror', (error) => problems.push(String(error)))
-      page.on('console', (line) => line.type() === 'error' && problems.push(line.text()))
-      await page.goto(`http://127.0.0.1:${(site.address() as AddressInfo).port}${path}`)
-      return { page, problems, [Symbol.asyncDispose]: () => page.close() }
+      return openPage(browser, `http://127.0.0.1:${(site.address() as AddressInfo).port}${path}`)
     },
+    visit: (url, options) => openPage(browser, url, options),
   }
+}
+
+async function openPage(
+  browser: Browser,
+  url: string,
+  { viewport = { width: 1280, height: 800 }, colorScheme = 'light', locale = 'en' }: Visit = {},
+): Promise<OpenPage> {
+  const context = await browser.newContext({ viewport, colorScheme, locale })
+  const page = await context.newPage()
+  const problems: string[] = []
+  page.on('pageerror', (error) => problems.push(String(error)))
+  page.on('console', (line) => line.type() === 'error' && problems.push(line.text()))
+  await page.goto(url)
+  return { page, problems, [Symbol.asyncDispose]: () => context.close() }
 }
 
 const escaped = (code: string): string => code.replaceAll('</script', String.raw`<\/script`)

@@ -45,6 +45,8 @@ export async function startHub(
       listen: { port: 0 },
       store: sqlite({ file: 'hub.db' }),
       channels: { rest: rest(), sse: sse(), websocket: websocket() },
+      // Who tests the page asks for it.
+      console: false,
       ...config,
     }),
   )
