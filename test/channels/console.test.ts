@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { apiKey, checkConfig, consolePage, defineConfig, echo, env, rest, sse } from '../../index.ts'
+import { apiKey, checkConfig, consolePage, defineConfig, echo, rest, sse } from '../../index.ts'
 import { startHub } from '../support/hub.ts'
 
 describe('the console', () => {
@@ -49,14 +49,12 @@ describe('the console', () => {
   })
 
   it('lets in admins only, where there are keys', async () => {
-    process.env['CONSOLE_TEST_ADMIN'] = 'the-key-of-an-admin'
-    process.env['CONSOLE_TEST_USER'] = 'the-key-of-somebody'
     await using hub = await startHub({
       bots: { echo: echo() },
       console: consolePage(),
       auth: [
-        apiKey({ name: 'admin', key: env('CONSOLE_TEST_ADMIN'), admin: true }),
-        apiKey({ name: 'somebody', key: env('CONSOLE_TEST_USER') }),
+        apiKey({ name: 'admin', key: 'the-key-of-an-admin', admin: true }),
+        apiKey({ name: 'somebody', key: 'the-key-of-somebody' }),
       ],
     })
     const session = (key?: string) =>

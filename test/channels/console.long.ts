@@ -1,7 +1,7 @@
 import axe from 'axe-core'
 import type { Page } from 'playwright-core'
 import { describe, expect, it } from 'vitest'
-import { apiKey, asgard, consent, consolePage, demoBot, env, local } from '../../index.ts'
+import { apiKey, asgard, consent, consolePage, demoBot, local } from '../../index.ts'
 import type { HubConfig, HubEvent } from '../../index.ts'
 import { gatedBot } from '../fakes/gated-bot.ts'
 import { inChromium } from '../support/chromium.ts'
@@ -251,14 +251,12 @@ inChromium('the page', (browser) => {
   })
 
   it('asks for an admin key where the hub has keys', async () => {
-    process.env['CONSOLE_ADMIN_KEY'] = 'an-admin-key-for-the-page'
-    process.env['CONSOLE_USER_KEY'] = 'a-key-without-any-rights'
     await using hub = await startHub({
       bots: demo,
       console: consolePage(),
       auth: [
-        apiKey({ name: 'admin', key: env('CONSOLE_ADMIN_KEY'), admin: true }),
-        apiKey({ name: 'user', key: env('CONSOLE_USER_KEY') }),
+        apiKey({ name: 'admin', key: 'an-admin-key-for-the-page', admin: true }),
+        apiKey({ name: 'user', key: 'a-key-without-any-rights' }),
       ],
     })
     await using open = await browser.visit(hub.url)
