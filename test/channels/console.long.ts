@@ -231,6 +231,15 @@ inChromium('the page', (browser) => {
     await page.getByRole('button', { name: '傳送', exact: true }).waitFor()
   })
 
+  it('opens at an address that is nonsense', async () => {
+    await using hub = await startConsole()
+    await using open = await browser.visit(`${hub.url}/#/%E0%A4%A/%`)
+    const { page } = open
+    await say(page, 'my name is Ada')
+    await reaches(page, 'completed')
+    expect(await prose(page).textContent()).toContain('Ada')
+  })
+
   it('can be used by keyboard alone', async () => {
     await using hub = await startConsole()
     await using open = await browser.visit(hub.url)

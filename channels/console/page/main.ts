@@ -127,8 +127,17 @@ function setTheme(chosen: string): void {
 
 /** Reads `#/{bot}/{conversation}`. */
 function placeOf(hash: string): Place {
-  const [, bot = '', conversation] = hash.split('/').map(decodeURIComponent)
+  const [, bot = '', conversation] = hash.split('/').map(decoded)
   return { bot, ...(conversation && { conversation }) }
+}
+
+/** Somebody may have typed an address that is no encoding of anything. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
 }
 
 /** Keeps the place in the address, so that a page that is loaded again shows the same. */
