@@ -16,6 +16,5 @@ if (major < 24) {
 const { enableCompileCache } = await import('node:module')
 enableCompileCache(fileURLToPath(new URL('../node_modules/.cache/bothub', import.meta.url)))
 
-const { simulators } = await import('../index.ts')
-const { run } = await import('../core/cli.ts')
-await run(process.argv, simulators)
+const { run } = await import('../cli/index.ts')
+await run(process.argv)

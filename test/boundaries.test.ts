@@ -82,7 +82,9 @@ function mayImport(path: string, target: string, typeOnly: boolean): boolean {
     case 'index.ts':
       return /^(core|plugins|channels)\//.test(target)
     case 'bin':
-      return target === 'index.ts' || target === 'core/cli.ts'
+      return target === 'cli/index.ts'
+    case 'cli':
+      return target === 'index.ts' || /^(cli|client|core)\//.test(target)
     default:
       return false
   }
@@ -114,6 +116,7 @@ const program: readonly SourceFile[] = globSync(
     'hub.config.ts',
     'index.ts',
     'bin/*.mjs',
+    'cli/**/*.ts',
     'core/**/*.ts',
     'plugins/**/*.ts',
     'channels/**/*.ts',
@@ -183,6 +186,8 @@ describe('the rules themselves', () => {
     ['index.ts', "export { fake } from './test/fakes/turn.ts'"],
     ['hub.config.ts', "import { echo } from './plugins/echo/index.ts'"],
     ['bin/bothub.mjs', "await import('../core/hub.ts')"],
+    ['cli/start.ts', "import { echo } from '../plugins/echo/index.ts'"],
+    ['core/hub.ts', "import { run } from '../cli/index.ts'"],
   ])('refuse %s: %s', (path, source) => {
     expect(trespasses({ path, source })).toHaveLength(1)
   })
@@ -209,7 +214,8 @@ describe('the rules themselves', () => {
     ['channels/console/page/hub.ts', "import { hubClient } from 'bothub/client'"],
     ['index.ts', "export { echo } from './plugins/echo/index.ts'\nexport { rest } from './channels/rest.ts'"],
     ['hub.config.ts', "import { echo } from 'bothub'\nimport { z } from 'zod'"],
-    ['bin/bothub.mjs', "await import('../index.ts')\nawait import('../core/cli.ts')"],
+    ['bin/bothub.mjs', "await import('../cli/index.ts')"],
+    ['cli/chat.ts', "import { rest } from '../index.ts'\nimport { hubClient } from '../client/index.ts'"],
   ])('let %s be: %s', (path, source) => {
     expect(trespasses({ path, source })).toEqual([])
   })

@@ -3,9 +3,12 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
 const root = join(import.meta.dirname, '../..')
-const files = globSync(['core/**/*.ts', 'channels/**/*.ts', 'client/**/*.ts', 'plugins/**/*.ts', 'index.ts'], {
-  cwd: root,
-}).filter((file) => !file.endsWith('simulator.ts'))
+const files = globSync(
+  ['core/**/*.ts', 'cli/**/*.ts', 'channels/**/*.ts', 'client/**/*.ts', 'plugins/**/*.ts', 'index.ts'],
+  {
+    cwd: root,
+  },
+).filter((file) => !file.endsWith('simulator.ts'))
 
 /** What the exports of a file are called, and whether they say what they are for. */
 interface Export {

@@ -1,0 +1,33 @@
+import { existsSync } from 'node:fs'
+import { pathToFileURL } from 'node:url'
+import { HubError } from '../core/errors.ts'
+
+/** Where a config is looked for. */
+export const defaultConfig = 'hub.config.ts'
+
+/**
+ * The default export of a config file, unchecked.
+ * @throws HubError `config_invalid`
+ */
+export async function loadConfig(path: string): Promise<unknown> {
+  if (!existsSync(path)) {
+    throw new HubError('config_invalid', {
+      message: `There is no config file at ${path}. Write one with \`bothub init\`, or name another: --config FILE`,
+    })
+  }
+  let module: { readonly default?: unknown }
+  try {
+    module = (await import(pathToFileURL(path).href)) as typeof module
+  } catch (error) {
+    throw new HubError('config_invalid', {
+      message: `${path} cannot be loaded: ${error instanceof Error ? error.message : String(error)}`,
+      cause: error,
+    })
+  }
+  if (module.default === undefined) {
+    throw new HubError('config_invalid', {
+      message: `${path} has no default export. End it with: export default defineConfig({ … })`,
+    })
+  }
+  return module.default
+}

@@ -1,0 +1,73 @@
+import { dirname, resolve } from 'node:path'
+import { Command } from 'commander'
+import type { CheckedConfig } from '../core/config.ts'
+import { HubError } from '../core/errors.ts'
+import type { Hub } from '../core/hub.ts'
+import { defaultConfig, loadConfig } from './load-config.ts'
+import { portNumber } from './options.ts'
+import { stopOnSignals } from './signals.ts'
+
+/** `bothub start`, which is also what `bothub` alone does. */
+export const startCommand = (): Command =>
+  new Command('start')
+    .description('run the hub of a config file')
+    .option('--config <file>', 'the config file', defaultConfig)
+    .option('--host <host>', 'address to listen on (else HUB_HOST, else the config)')
+    .option('--port <port>', 'port to listen on, 0 for a free one (else HUB_PORT, else the config)', portNumber)
+    .action(start)
+
+/** What says where a hub listens, before its config does. */
+export interface ListenFlags {
+  readonly host?: string
+  readonly port?: number
+}
+
+async function start(options: ListenFlags & { readonly config: string }): Promise<void> {
+  const path = resolve(options.config)
+  const given = listenFlags(options)
+  const loaded = await loadConfig(path)
+  const [{ checkConfig }, { createHub }] = await Promise.all([import('../core/config.ts'), import('../core/hub.ts')])
+  const config = checkConfig(loaded, given)
+  const hub = await createHub(config, { folder: dirname(path) })
+  stopOnSignals(hub)
+  process.stdout.write(greeting(hub, config))
+}
+
+/**
+ * The flags, and the environment where they say nothing.
+ * @throws HubError `config_invalid`
+ */
+export function listenFlags(flags: ListenFlags): ListenFlags {
+  const host = flags.host ?? process.env['HUB_HOST']
+  const port = flags.port ?? portFromEnvironment()
+  return { ...(host ? { host } : {}), ...(port === undefined ? {} : { port }) }
+}
+
+function portFromEnvironment(): number | undefined {
+  const { HUB_PORT } = process.env
+  if (!HUB_PORT) return undefined
+  try {
+    return portNumber(HUB_PORT)
+  } catch (error) {
+    throw new HubError('config_invalid', {
+      message: 'HUB_PORT is not a port. Set it to a number from 0 to 65535.',
+      cause: error,
+    })
+  }
+}
+
+function greeting(hub: Hub, config: CheckedConfig): string {
+  const width = Math.max(...hub.doors.map(({ channel }) => channel.length))
+  const doors = hub.doors.map(({ channel, door }) => {
+    const [verb, ...rest] = door.split(' ')
+    const base = verb === 'ws' ? hub.url.replace('http', 'ws') : hub.url
+    return `  ${channel.padEnd(width)}  ${verb === 'ws' ? '' : `${verb} `}${base}${rest.join(' ')}\n`
+  })
+  const [bot] = config.bots.keys()
+  return `bothub listens on ${hub.url} with ${config.bots.size} bot${config.bots.size === 1 ? '' : 's'}: ${[...config.bots.keys()].join(', ')}
+${doors.join('')}${hub.metricsUrl ? `  ${'metrics'.padEnd(width)}  GET ${hub.metricsUrl}\n` : ''}${hub.notices.map((notice) => `  ${notice}\n`).join('')}
+Try it:
+  curl -N ${hub.url}/api/v1/bots/${bot}/messages -H 'content-type: application/json' -H 'accept: text/event-stream' -d '{"text":"hello"}'
+
+`
+}
