@@ -2,7 +2,7 @@ import { Audit } from './audit.ts'
 import type { Authenticate, AuthSpec } from './auth.ts'
 import { gatekeeper, principalOfKey } from './auth.ts'
 import type { Bot } from './bot.ts'
-import type { ChannelContext } from './channel.ts'
+import type { Channel, ChannelContext } from './channel.ts'
 import type { Clock } from './clock.ts'
 import { systemClock } from './clock.ts'
 import type { Checked, CheckedBot, CheckedConfig } from './config.ts'
@@ -73,10 +73,7 @@ export async function createHub(
   config: CheckedConfig,
   { folder, services = new Services() }: HubOptions,
 ): Promise<Hub> {
-  services
-    .provide(clockToken, () => systemClock)
-    .provide(loggerToken, () => createLogger())
-    .provide(fetchToken, () => fetch)
+  provideDefaults(services)
   try {
     return await build(config, folder, services)
   } catch (error) {
@@ -85,12 +82,60 @@ export async function createHub(
   }
 }
 
-async function build(config: CheckedConfig, folder: string, services: Services): Promise<Hub> {
+/** A hub that was built and does not run: what `bothub check` looks at. Disposing it closes what it has opened. */
+export interface BuiltHub extends AsyncDisposable {
+  readonly dispatcher: Dispatcher
+  readonly conversations: Conversations
+  readonly bots: ReadonlyMap<string, Bot>
+  readonly channels: readonly { readonly name: string; readonly channel: Channel }[]
+}
+
+/**
+ * Builds everything a config names, so that what only shows then is found, and neither listens nor goes on with
+ * anything. Give it a store that keeps nothing.
+ * @throws HubError `config_invalid`, `store_unavailable`
+ */
+export async function buildHub(
+  config: CheckedConfig,
+  { folder, services = new Services() }: HubOptions,
+): Promise<BuiltHub> {
+  provideDefaults(services)
+  const close = () => services[Symbol.asyncDispose]()
+  try {
+    const { bots, dispatcher, conversations, mounted, outbox } = await assemble(config, folder, services, true)
+    return {
+      bots,
+      dispatcher,
+      conversations,
+      channels: mounted,
+      async [Symbol.asyncDispose]() {
+        outbox.wake()
+        await dispatcher.drain(0)
+        await outbox.stop(closeMs)
+        await Promise.all(mounted.map(async ({ channel }) => channel.close?.()))
+        await close()
+      },
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+const provideDefaults = (services: Services) =>
+  services
+    .provide(clockToken, () => systemClock)
+    .provide(loggerToken, () => createLogger())
+    .provide(fetchToken, () => fetch)
+
+/** Builds what a hub consists of, but for the server. */
+async function assemble(config: CheckedConfig, folder: string, services: Services, isTrial = false) {
   const clock = services.get(clockToken)
   const logger = services.get(loggerToken)
   const contextFor = (name: string): PluginContext => ({
     name,
     folder,
+    isTrial,
     clock,
     logger: logger.child({ plugin: name }),
     fetch: services.get(fetchToken),
@@ -135,7 +180,15 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     mounted.push({ name, channel: await spec.create(spec.options, context), origins })
   }
   checkRoutes(mounted)
+  return { clock, logger, store, metrics, audit, identify, bots: built, dispatcher, conversations, outbox, mounted }
+}
 
+async function build(config: CheckedConfig, folder: string, services: Services): Promise<Hub> {
+  const { clock, logger, store, metrics, audit, identify, dispatcher, outbox, mounted } = await assemble(
+    config,
+    folder,
+    services,
+  )
   await dispatcher.recover()
   const server = await startServer({
     ...config.listen,

@@ -145,6 +145,8 @@ export interface PluginContext {
   readonly fetch: typeof fetch
   /** Where relative files of the config live. */
   readonly folder: string
+  /** It is built to be looked at, by `bothub check`: nothing is written to a disk. */
+  readonly isTrial?: boolean
 }
 
 /** What a provider is given when the hub builds it. */

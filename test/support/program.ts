@@ -41,6 +41,8 @@ export interface Run {
   /** Resolves with the exit code when it has ended; null when a signal ended it. */
   readonly exited: Promise<number | null>
   signal(name: NodeJS.Signals): void
+  /** Types lines into it; without any, that was all. */
+  type(...lines: readonly string[]): void
   /** Resolves with the match when what was printed fits; rejects when the program ends without. */
   printed(pattern: RegExp): Promise<RegExpExecArray>
 }
@@ -57,7 +59,7 @@ export const run = (args: readonly string[], { env = {}, node = process.execPath
 
 /** Runs any command in the repository. */
 export function launch(command: string, args: readonly string[], env: Readonly<Record<string, string>>): Run {
-  const child = spawn(command, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(command, args, { cwd: root, env, stdio: ['pipe', 'pipe', 'pipe'] })
   let output = ''
   const heard = new Set<() => void>()
   const hear = (text: string) => {
@@ -73,6 +75,10 @@ export function launch(command: string, args: readonly string[], env: Readonly<R
     output: () => output,
     exited,
     signal: (name) => void child.kill(name),
+    type(...lines) {
+      for (const line of lines) child.stdin.write(`${line}\n`)
+      if (lines.length === 0) child.stdin.end()
+    },
     async printed(pattern) {
       const found = Promise.withResolvers<RegExpExecArray>()
       const look = () => {

@@ -1,0 +1,74 @@
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { consent, demoBot, local } from '../../index.ts'
+import { eventLine, plain } from '../../cli/chat-words.ts'
+import { gatedBot } from '../fakes/gated-bot.ts'
+import type { TestHub } from '../support/hub.ts'
+import { startHub } from '../support/hub.ts'
+import { run } from '../support/program.ts'
+
+// Programs are started here, on a machine that may be busy.
+vi.setConfig({ testTimeout: 60_000 })
+
+const gated = gatedBot()
+let hub: TestHub
+beforeAll(async () => {
+  hub = await startHub({
+    bots: {
+      main: { provider: local(demoBot), use: [consent({ allow: ['get_weather'] })] },
+      gated: { provider: gated.provider, onAbandon: 'continue' },
+    },
+  })
+})
+afterAll(() => hub[Symbol.asyncDispose]())
+
+describe.concurrent('bothub chat', () => {
+  it('holds a conversation with the first bot, and asks before a tool runs', async () => {
+    const chat = run(['chat', '--url', hub.url])
+    chat.type('my name is Ada', 'what is my name?', '/consent', 'perhaps', 'y', '/fail')
+    chat.type()
+    expect(await chat.exited, chat.output()).toBe(0)
+    const lines = chat.output().split('\n')
+    expect(lines).toEqual(expect.arrayContaining(['main> Your name is Ada.', 'you> /consent']))
+    expect(lines.filter((line) => line.startsWith('May it run send_mail'))).toHaveLength(2)
+    expect(lines).toContain('main> The tool says: "The mail to ada@example.com was sent."')
+    expect(chat.output()).toContain('[bot_failed: ')
+    // Colours are for terminals.
+    expect(chat.output()).not.toContain('\u001B')
+  })
+
+  it('says at Ctrl-C how to go on, and reads on there', async () => {
+    const first = run(['chat', 'gated', '--url', hub.url])
+    first.type('a story')
+    await first.printed(/gated> So: /)
+    first.signal('SIGINT')
+    expect(await first.exited, first.output()).toBe(0)
+    const [, place] = /bothub chat gated --resume (\S+)/.exec(first.output()) ?? []
+    gated.finish('a story')
+    const second = run(['chat', '--url', hub.url, '--resume', place!])
+    second.type()
+    expect(await second.exited, second.output()).toBe(0)
+    expect(second.output()).toContain('gated> a story.\n')
+    expect(second.output()).not.toContain('So: ')
+  })
+
+  it('says what to do where no hub is', async () => {
+    const chat = run(['chat', '--url', 'http://127.0.0.1:1'])
+    expect(await chat.exited).toBe(1)
+    expect(chat.output()).toContain('No hub answers at http://127.0.0.1:1. Start one')
+  })
+})
+
+describe('what a terminal is shown', () => {
+  it.each([
+    ['# A *title*\n\tand a list', '# A *title*\n\tand a list'],
+    ['\u001B[2Jgone', '[2Jgone'],
+    ['\u009B31mred\u0007', '31mred'],
+    ['one\r\ntwo\rthree', 'one\ntwothree'],
+  ])('of %j is %j', (text, shown) => {
+    expect(plain(text)).toBe(shown)
+  })
+
+  it('is no control character of a tool’s input either', () => {
+    expect(eventLine({ seq: 1, type: 'tool.started', call: 'c', tool: 'x\u001B]0;', input: {} })).toBe('[runs x]0; {}]')
+  })
+})
