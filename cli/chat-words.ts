@@ -1,8 +1,7 @@
 import type { NumberedEvent } from '../core/events.ts'
 
 /** A bot's words as they are, Markdown and all, without the characters by which a terminal is told what to do. */
-export const plain = (text: string): string =>
-  text.replaceAll('\r\n', '\n').replaceAll(/[\u0000-\u0008\u000B-\u001F\u007F-\u009F]/g, '')
+export const plain = (text: string): string => text.replaceAll('\r\n', '\n').replaceAll(/(?![\n\t])\p{Cc}/gu, '')
 
 /** What is said about an event that is no words of an answer; undefined for those that go without saying. */
 export function eventLine(event: NumberedEvent): string | undefined {

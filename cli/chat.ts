@@ -164,7 +164,7 @@ interface Terminal extends Disposable {
 function openTerminal(): Terminal {
   const { stdin, stdout } = process
   const left = new AbortController()
-  const isTerminal = Boolean(stdin.isTTY && stdout.isTTY)
+  const isTerminal = stdin.isTTY && stdout.isTTY
   const reader = createInterface({ input: stdin, ...(isTerminal ? { output: stdout } : {}) })
   const lines = reader[Symbol.asyncIterator]()
   const leave = () => {

@@ -1,9 +1,12 @@
 import { Command } from 'commander'
 import { didYouMean } from '../core/config.ts'
 import { HubError } from '../core/errors.ts'
+import { backupCommand } from './backup.ts'
 import { chatCommand } from './chat.ts'
 import { checkCommand } from './check.ts'
 import { CommandFailed } from './failure.ts'
+import { initCommand } from './init.ts'
+import { newCommand } from './new.ts'
 import { simulateCommand } from './simulate.ts'
 import { startCommand } from './start.ts'
 
@@ -19,7 +22,7 @@ export async function run(argv: readonly string[]): Promise<void> {
     .description('A hub between bots on any platform and users on any channel.')
     .showHelpAfterError('Add --help to see what it takes.')
   program.addCommand(startCommand(), { isDefault: true })
-  const commands = [checkCommand, chatCommand, simulateCommand]
+  const commands = [initCommand, checkCommand, chatCommand, newCommand, backupCommand, simulateCommand]
   for (const command of commands) program.addCommand(command())
   try {
     refuseUnknown(program, argv[2])

@@ -170,7 +170,25 @@ export interface ProviderSpec extends PluginSpec<'provider', ProviderContext, Pr
 /** What `retry()` or another middleware factory leaves in the config. */
 export interface MiddlewareSpec extends PluginSpec<'middleware', MiddlewareContext, Middleware> {}
 /** What `sqlite()` or another store factory leaves in the config. */
-export interface StoreSpec extends PluginSpec<'store', PluginContext, Store> {}
+export interface StoreSpec extends PluginSpec<'store', PluginContext, Store> {
+  /** See `StoreDefinition`; `options` are parsed ones. */
+  backup?(options: unknown, folder: string, to: string): Promise<Backup>
+}
+
+/** What a copy of a store holds. */
+export interface Backup {
+  readonly turns: number
+}
+
+/** How a store is defined. */
+export type StoreDefinition<Schema extends z.ZodType> = Definition<Schema, PluginContext, Store> & {
+  /**
+   * Copies what the store holds at one moment to a file that is not there, also while a hub writes, and reads the copy
+   * back. `folder` is what relative files are relative to.
+   * @throws HubError `store_unavailable`
+   */
+  backup?(options: z.output<Schema>, folder: string, to: string): Promise<Backup>
+}
 /**
  * Makes a provider factory.
  * @example
@@ -203,6 +221,11 @@ export const defineMiddleware =
 
 /** Makes a store factory. */
 export const defineStore =
-  <Schema extends z.ZodType>(definition: Definition<Schema, PluginContext, Store>): Factory<Schema, StoreSpec> =>
-  (...args) =>
-    toSpec('store', definition, args[0])
+  <Schema extends z.ZodType>(definition: StoreDefinition<Schema>): Factory<Schema, StoreSpec> =>
+  (...args) => ({
+    ...toSpec('store', definition, args[0]),
+    ...(definition.backup && {
+      // The options were parsed with this very schema, by the loader.
+      backup: (options, folder, to) => definition.backup!(options as z.output<Schema>, folder, to),
+    }),
+  })

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import { dirname, isAbsolute, join } from 'node:path'
 import type Database from 'better-sqlite3'
 import { z } from 'zod'
@@ -40,12 +40,45 @@ export const sqlite = defineStore({
       throw error instanceof HubError ? error : unusable(path, error)
     }
   },
+  async backup({ file }, folder, to) {
+    const { default: open } = await import('better-sqlite3')
+    const path = isAbsolute(file) ? file : join(folder, file)
+    if (!existsSync(path)) {
+      throw new HubError('store_unavailable', { message: `There is no store at ${path}; the hub has not run yet.` })
+    }
+    try {
+      const database = new open(path, { readonly: true })
+      try {
+        // All in one step, under one read lock: a copy in many would begin anew with each commit of a running hub.
+        await database.backup(to, { progress: () => 2_147_483_647 })
+      } finally {
+        database.close()
+      }
+      return readBack(new open(to))
+    } catch (error) {
+      throw new HubError('store_unavailable', { message: `${path} was not copied: ${reasonOf(error)}`, cause: error })
+    }
+  },
 })
+
+function readBack(copy: Database.Database): { readonly turns: number } {
+  try {
+    // A file of its own, without a log beside it.
+    copy.pragma('journal_mode = DELETE')
+    const found = copy.pragma('integrity_check', { simple: true })
+    if (found !== 'ok') throw new Error(`the copy is broken (${String(found)})`)
+    return copy.prepare<[], { turns: number }>('SELECT COUNT(*) AS turns FROM turns').get()!
+  } finally {
+    copy.close()
+  }
+}
+
+const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : 'no reason given')
 
 /** What SQLite says of a file it cannot use. The file is left as it is: nothing is made anew over somebody's data. */
 const unusable = (path: string, cause: unknown): HubError =>
   new HubError('store_unavailable', {
-    message: `${path} cannot be opened (${cause instanceof Error ? cause.message : 'no reason given'}). It was left as it is: restore it from a backup, or start with another file.`,
+    message: `${path} cannot be opened (${reasonOf(cause)}). It was left as it is: restore it from a backup, or start with another file.`,
     cause,
   })
 

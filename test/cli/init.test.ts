@@ -1,0 +1,70 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { describe, expect, it, vi } from 'vitest'
+import { botKinds, channelKinds, firstBot, firstConfig } from '../../cli/first-config.ts'
+import { checkConfig } from '../../index.ts'
+import { root, run, startProgram } from '../support/program.ts'
+
+// Programs are started here, on a machine that may be busy.
+vi.setConfig({ testTimeout: 60_000 })
+
+/** Inside the repository, so that a config finds `bothub`; `data/` is what git leaves alone. */
+function emptyFolder() {
+  mkdirSync(join(root, 'data'), { recursive: true })
+  const folder = mkdtempSync(join(root, 'data/init-'))
+  return { folder, [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }) }
+}
+
+describe.concurrent('bothub init', () => {
+  it('writes a config that starts, with a bot that answers', async () => {
+    using empty = emptyFolder()
+    const init = run(['init', empty.folder, '--yes'])
+    expect(await init.exited, init.output()).toBe(0)
+    expect(readdirSync(empty.folder).toSorted()).toEqual(['.gitignore', 'hub.config.ts', 'my-bot.ts'])
+    expect(init.output()).toContain('npx bothub start')
+    expect(init.output()).not.toContain('npm install')
+    const deployment = { folder: empty.folder, config: join(empty.folder, 'hub.config.ts'), [Symbol.dispose]() {} }
+    await using program = await startProgram(deployment)
+    const answer = await program.api('/bots/mine/messages', { text: 'hi' })
+    expect(await answer.json()).toMatchObject({ status: 'completed', text: 'Hello! You said: hi' })
+  })
+
+  it('begins a package where nothing finds `bothub`, and says how to install it', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bothub-init-'))
+    const init = run(['init', folder, '--yes'])
+    expect(await init.exited, init.output()).toBe(0)
+    expect(JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))).toMatchObject({ type: 'module' })
+    expect(init.output()).toContain('npm install bothub')
+    rmSync(folder, { recursive: true })
+  })
+
+  it('leaves a config alone that is there, and asks nobody where nobody is', async () => {
+    using empty = emptyFolder()
+    const unasked = run(['init', empty.folder])
+    expect(await unasked.exited).toBe(1)
+    expect(unasked.output()).toContain('--yes')
+    writeFileSync(join(empty.folder, 'hub.config.ts'), 'mine')
+    const second = run(['init', empty.folder, '--yes'])
+    expect(await second.exited).toBe(1)
+    expect(second.output()).toContain('was left as it is')
+    expect(readFileSync(join(empty.folder, 'hub.config.ts'), 'utf8')).toBe('mine')
+  })
+})
+
+const bots = Object.keys(botKinds) as (keyof typeof botKinds)[]
+const channels = Object.keys(channelKinds) as (keyof typeof channelKinds)[]
+
+describe('the config it writes', () => {
+  it.each([{ bots, channels }, ...bots.map((bot) => ({ bots: [bot], channels: [] }))])(
+    'needs nothing set: $bots, $channels',
+    async (choices) => {
+      using empty = emptyFolder()
+      writeFileSync(join(empty.folder, 'my-bot.ts'), firstBot)
+      writeFileSync(join(empty.folder, 'hub.config.ts'), firstConfig(choices))
+      const module = (await import(pathToFileURL(join(empty.folder, 'hub.config.ts')).href)) as { default: unknown }
+      expect(checkConfig(module.default).bots.size).toBe(choices.bots.length)
+    },
+  )
+})

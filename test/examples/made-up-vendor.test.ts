@@ -1,0 +1,13 @@
+import { expect, it } from 'vitest'
+import { startMurmurSimulator } from '../../examples/made-up-simulator.ts'
+import { murmur } from '../../examples/made-up-vendor.ts'
+import { startHub } from '../support/hub.ts'
+
+it('answers through its simulator, and is refused with another key', async () => {
+  const simulator = await startMurmurSimulator()
+  const { url, key } = simulator
+  await using hub = await startHub({ bots: { right: murmur({ url, key }), wrong: murmur({ url, key: 'another' }) } })
+  expect(await hub.ask('right', 'one two')).toMatchObject({ status: 'completed', text: 'one two' })
+  expect(await hub.ask('wrong', 'one two')).toMatchObject({ status: 'failed', error: { code: 'upstream_auth' } })
+  await simulator.close()
+})
