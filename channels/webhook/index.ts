@@ -143,7 +143,10 @@ async function deliver(
 }
 
 /** A secret of the hub's own, made at the first start and shown then. */
-function ownSecret({ name, folder, isTrial }: ChannelContext): { secrets: readonly Secret[]; notices: readonly string[] } {
+function ownSecret({ name, folder, isTrial }: ChannelContext): {
+  secrets: readonly Secret[]
+  notices: readonly string[]
+} {
   const file = join(folder, 'data', `webhook-${name}.secret`)
   if (existsSync(file)) return { secrets: [new Secret(readFileSync(file, 'utf8').trim())], notices: [] }
   const made = `whsec_${randomBytes(24).toString('base64')}`
