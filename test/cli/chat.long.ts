@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { consent, demoBot, local } from '../../index.ts'
-import { eventLine, plain } from '../../cli/chat-words.ts'
 import { gatedBot } from '../fakes/gated-bot.ts'
 import type { TestHub } from '../support/hub.ts'
 import { startHub } from '../support/hub.ts'
@@ -55,20 +54,5 @@ describe.concurrent('bothub chat', () => {
     const chat = run(['chat', '--url', 'http://127.0.0.1:1'])
     expect(await chat.exited).toBe(1)
     expect(chat.output()).toContain('No hub answers at http://127.0.0.1:1. Start one')
-  })
-})
-
-describe('what a terminal is shown', () => {
-  it.each([
-    ['# A *title*\n\tand a list', '# A *title*\n\tand a list'],
-    ['\u001B[2Jgone', '[2Jgone'],
-    ['\u009B31mred\u0007', '31mred'],
-    ['one\r\ntwo\rthree', 'one\ntwothree'],
-  ])('of %j is %j', (text, shown) => {
-    expect(plain(text)).toBe(shown)
-  })
-
-  it('is no control character of a tool’s input either', () => {
-    expect(eventLine({ seq: 1, type: 'tool.started', call: 'c', tool: 'x\u001B]0;', input: {} })).toBe('[runs x]0; {}]')
   })
 })

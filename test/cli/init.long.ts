@@ -1,10 +1,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { describe, expect, it, vi } from 'vitest'
-import { botKinds, channelKinds, firstBot, firstConfig } from '../../cli/first-config.ts'
-import { checkConfig } from '../../index.ts'
 import { root, run, startProgram } from '../support/program.ts'
 
 // Programs are started here, on a machine that may be busy.
@@ -51,20 +48,4 @@ describe.concurrent('bothub init', () => {
     expect(second.output()).toContain('was left as it is')
     expect(readFileSync(join(empty.folder, 'hub.config.ts'), 'utf8')).toBe('mine')
   })
-})
-
-const bots = Object.keys(botKinds) as (keyof typeof botKinds)[]
-const channels = Object.keys(channelKinds) as (keyof typeof channelKinds)[]
-
-describe('the config it writes', () => {
-  it.each([{ bots, channels }, ...bots.map((bot) => ({ bots: [bot], channels: [] }))])(
-    'needs nothing set: $bots, $channels',
-    async (choices) => {
-      using empty = emptyFolder()
-      writeFileSync(join(empty.folder, 'my-bot.ts'), firstBot)
-      writeFileSync(join(empty.folder, 'hub.config.ts'), firstConfig(choices))
-      const module = (await import(pathToFileURL(join(empty.folder, 'hub.config.ts')).href)) as { default: unknown }
-      expect(checkConfig(module.default).bots.size).toBe(choices.bots.length)
-    },
-  )
 })
