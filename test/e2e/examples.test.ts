@@ -18,7 +18,7 @@ const conversations: Record<string, readonly (readonly [bot: string, text: strin
 }
 
 /** Those that are plugins and not configs: they have a suite of their own. */
-const plugins = ['made-up-channel.ts', 'made-up-vendor.ts']
+const plugins = ['made-up-channel.ts', 'made-up-simulator.ts', 'made-up-vendor.ts']
 
 describe('the examples', () => {
   const folder = new URL('../../examples/', import.meta.url)
