@@ -7,6 +7,7 @@ import { checkCommand } from './check.ts'
 import { CommandFailed } from './failure.ts'
 import { initCommand } from './init.ts'
 import { newCommand } from './new.ts'
+import { outboxCommand } from './outbox.ts'
 import { simulateCommand } from './simulate.ts'
 import { startCommand } from './start.ts'
 
@@ -22,7 +23,7 @@ export async function run(argv: readonly string[]): Promise<void> {
     .description('A hub between bots on any platform and users on any channel.')
     .showHelpAfterError('Add --help to see what it takes.')
   program.addCommand(startCommand(), { isDefault: true })
-  const commands = [initCommand, checkCommand, chatCommand, newCommand, backupCommand, simulateCommand]
+  const commands = [initCommand, checkCommand, chatCommand, newCommand, backupCommand, outboxCommand, simulateCommand]
   for (const command of commands) program.addCommand(command())
   try {
     refuseUnknown(program, argv[2])

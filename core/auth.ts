@@ -18,7 +18,7 @@ export interface Principal {
   readonly user?: string
   /** Somebody's server: its word for `user` and `debug` counts. */
   readonly trusted: boolean
-  /** May see what belongs to nobody, metrics and the console. */
+  /** May see and do what belongs to nobody: metrics, the console, the outbox. */
   readonly admin: boolean
   /** May send messages whose tools ask nobody. */
   readonly bypassConsent: boolean
@@ -61,7 +61,10 @@ const apiKeyOptions = z.strictObject({
     .describe('Owns what is made with the key, so keep it when the key itself changes.'),
   key: secret().describe('`env(…)` or `secretFile(…)`; make one with `openssl rand -base64 24`.'),
   ...rights,
-  admin: z.boolean().default(false).describe('It may read metrics and use the console, the page at `/`.'),
+  admin: z
+    .boolean()
+    .default(false)
+    .describe('It may read metrics, use the console (the page at `/`), and look after the outbox.'),
   bypassConsent: z.boolean().default(false).describe('Its messages may say `bypassConsent: true`.'),
 })
 

@@ -4,6 +4,8 @@ import type { RequestOptions } from 'node:http'
 import { request as requestHttps } from 'node:https'
 import type { LookupFunction } from 'node:net'
 import ipaddr from 'ipaddr.js'
+import { DeliveryPostponed, DeliveryRefused } from './outbox.ts'
+import { retryAfterMs } from './sse.ts'
 
 const timeoutMs = 20_000
 const maxAnswerBytes = 65_536
@@ -60,6 +62,19 @@ export function postCallback(
     outgoing.on('error', failed)
     outgoing.end(body)
   })
+}
+
+/**
+ * Whether a receiver took what it was sent: 2xx is yes, and everything else is thrown, so that the outbox knows when to
+ * come again, or that it is not to.
+ * @throws DeliveryRefused for 410, DeliveryPostponed where the answer says when, Error
+ */
+export function checkTaken({ status, retryAfter }: CallbackAnswer, nowMs: number): void {
+  if (status >= 200 && status < 300) return
+  if (status === 410) throw new DeliveryRefused('the receiver is gone (410)')
+  const pause = retryAfterMs(retryAfter, nowMs)
+  if (pause !== undefined) throw new DeliveryPostponed(`the receiver answered ${status}`, pause)
+  throw new Error(`the receiver answered ${status}`)
 }
 
 /** Neither loopback, private, link-local, metadata, multicast nor one of the ranges that lead to those. */

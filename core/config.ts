@@ -9,6 +9,7 @@ import type { ChannelSpec } from './channel.ts'
 import type { Duration } from './settings.ts'
 import { duration } from './settings.ts'
 import type { Middleware } from './turn.ts'
+import type { CheckedHook, TurnHook } from './turn-hooks.ts'
 
 /** A bot with more than its provider. */
 export interface BotConfig {
@@ -67,6 +68,11 @@ export interface HubConfig<Bot extends string = string> {
   readonly use?: readonly (MiddlewareSpec | Middleware)[]
   /** The page at `/` for people, which is there by default; `false` turns it off. */
   readonly console?: ChannelSpec | false
+  /**
+   * What is to happen elsewhere when a turn has ended: metering, credits, a CRM, an audit system. Each is run at least
+   * once for every turn that begins while it is in the config, out of the way of the answer, and tried again for days.
+   */
+  readonly onTurnEnd?: readonly TurnHook[]
   /** By name: it is the channel's label in logs and at the start. */
   readonly channels: Readonly<Record<string, ChannelSpec<NoInfer<Bot>>>>
 }
@@ -81,6 +87,7 @@ export interface CheckedConfig {
   readonly bots: ReadonlyMap<string, CheckedBot>
   readonly use: readonly (Checked<MiddlewareSpec> | Middleware)[]
   readonly channels: ReadonlyMap<string, Checked<ChannelSpec>>
+  readonly onTurnEnd: readonly CheckedHook[]
 }
 
 /** A bot of the config after all checks: defaults filled in, durations in ms. */
@@ -107,6 +114,8 @@ const examples: Record<string, string> = {
   auth: '`apiKey({ … })`',
 }
 
+const botName = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
+
 const shape = z.strictObject({
   listen: z
     .strictObject({ host: z.string().min(1).default('127.0.0.1'), port: z.int().min(0).max(65_535).default(9527) })
@@ -130,6 +139,19 @@ const shape = z.strictObject({
   bots: z.record(z.string(), z.unknown()).refine((bots) => Object.keys(bots).length > 0, 'name at least one bot'),
   use: z.array(middleware()).default([]),
   console: z.union([z.literal(false), plugin<ChannelSpec>('channel')]).default(false),
+  onTurnEnd: z
+    .array(
+      z.strictObject({
+        name: z.string().regex(botName, 'has letters, digits, ".", "_" and "-", at most 64'),
+        run: functionOf<TurnHook['run']>(),
+        timeout: duration().prefault('30s'),
+      }),
+    )
+    .default([])
+    .refine(
+      (hooks) => new Set(hooks.map(({ name }) => name)).size === hooks.length,
+      'has two of one name; what is owed to a hook is owed by its name',
+    ),
   channels: z
     .record(z.string(), plugin<ChannelSpec>('channel'))
     .refine((channels) => Object.keys(channels).length > 0, 'name at least one channel, such as `rest: rest()`')
@@ -165,8 +187,6 @@ const botShape = z.strictObject({
     .transform(({ turns, per }) => ({ turns, perMs: per }))
     .optional(),
 })
-
-const botName = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
 function plugin<Spec extends { readonly kind: string }>(kind: Spec['kind']) {
   return z.custom<Spec>(
@@ -217,13 +237,14 @@ export function checkConfig(config: unknown, changes: { host?: string; port?: nu
   const listen = { ...top.listen, ...changes }
   if (!top.auth) checkListen(listen.host, problems)
   if (problems.length > 0 || !store) throw invalid(problems)
-  return { listen, auth, metrics: top.metrics, keep: top.keep, store, bots, use, channels }
+  const { metrics, keep, onTurnEnd } = top
+  return { listen, auth, metrics, keep, store, bots, use, channels, onTurnEnd }
 }
 
 /** The parts of a misshapen config that can be checked all the same. */
 function salvage(config: unknown) {
   const given: Readonly<Record<string, unknown>> = typeof config === 'object' && config !== null ? { ...config } : {}
-  const { auth, metrics, store, bots, channels, use } = shape.shape
+  const { auth, metrics, store, bots, channels, use, onTurnEnd } = shape.shape
   return {
     listen: { host: '127.0.0.1', port: 0 },
     keep: { eventsMs: 0, messageIdsMs: 0 },
@@ -234,6 +255,7 @@ function salvage(config: unknown) {
     channels: channels.safeParse(given['channels']).data ?? {},
     use: use.safeParse(given['use']).data ?? [],
     console: false as const,
+    onTurnEnd: onTurnEnd.safeParse(given['onTurnEnd']).data ?? [],
   }
 }
 

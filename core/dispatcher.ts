@@ -1,5 +1,5 @@
 import type { Audit } from './audit.ts'
-import type { AcceptInput, AcceptResult, AuditEntry, Owner, Store, TurnRow, TurnStatus } from './store.ts'
+import type { AcceptInput, AcceptResult, AuditEntry, HookLane, Owner, Store, TurnRow, TurnStatus } from './store.ts'
 import type { Principal } from './auth.ts'
 import { mayUse, speakingFor } from './auth.ts'
 import { Attendance } from './attendance.ts'
@@ -70,8 +70,10 @@ export interface DispatcherOptions {
   readonly logger: Logger
   readonly audit: Audit
   readonly metrics: Metrics
-  /** Called when something is owed to a channel. */
+  /** Called when something may be owed to somebody. */
   readonly onOwed: () => void
+  /** Whom the end of every turn is owed. */
+  readonly hooks: readonly HookLane[]
 }
 
 /** A turn that is being answered by this process. */
@@ -103,6 +105,7 @@ export class Dispatcher {
   readonly #audit: Audit
   readonly #metrics: Metrics
   readonly #onOwed: () => void
+  readonly #hooks: readonly HookLane[]
   readonly #log: TurnLog
   readonly #runs = new Map<string, Run>()
   readonly #expiries = new Map<string, NodeJS.Timeout>()
@@ -112,7 +115,7 @@ export class Dispatcher {
   readonly #stopping = new AbortController()
   #draining = false
 
-  constructor({ bots, store, clock, logger, audit, metrics, onOwed }: DispatcherOptions) {
+  constructor({ bots, store, clock, logger, audit, metrics, onOwed, hooks }: DispatcherOptions) {
     this.#bots = bots
     this.#store = store
     this.#clock = clock
@@ -120,6 +123,7 @@ export class Dispatcher {
     this.#audit = audit
     this.#metrics = metrics
     this.#onOwed = onOwed
+    this.#hooks = hooks
     this.#log = new TurnLog(store, clock, {
       onCommit: (durationMs) => metrics.commit(durationMs),
       onOwed,
@@ -152,7 +156,8 @@ export class Dispatcher {
     const outOfOrder = inbound.acceptAnyway ? undefined : bot.gate.outOfOrder
     const input = await this.#toAccept(bot, principal, inbound)
     const result = await this.#accept(bot, { ...input, ...(outOfOrder ? { knownOnly: true } : {}) }, inbound)
-    if (inbound.owed) this.#onOwed()
+    // A turn that could not run has ended in the commit that took it.
+    if (inbound.owed || (result.outcome === 'created' && isEnded(result.turn.status))) this.#onOwed()
     switch (result.outcome) {
       case 'created':
         this.conversationChanged(result.turn.conversation.id)
@@ -210,7 +215,7 @@ export class Dispatcher {
       ...(inbound.ephemeral ? { ephemeral: true } : {}),
       at: this.#clock.now(),
       queueLimit: bot.whenBusy === 'reject' ? 0 : bot.queueLimit,
-      ...(inbound.owed ? { owedTo: [`channel:${inbound.channel}` as const] } : {}),
+      owedTo: [...(inbound.owed ? [`channel:${inbound.channel}` as const] : []), ...this.#hooks],
     }
   }
 

@@ -16,16 +16,19 @@ import type { Logger } from './log.ts'
 import { createLogger } from './log.ts'
 import { Metrics } from './metrics.ts'
 import { Outbox } from './outbox.ts'
+import { outboxRoutes } from './outbox-routes.ts'
 import type { Deliverer } from './outbox.ts'
 import type { MiddlewareContext, MiddlewareSpec, PluginContext } from './plugin.ts'
 import type { HubServer, Mounted } from './server.ts'
 import { startServer } from './server.ts'
 import type { Store } from './store.ts'
-import { namingFailures } from './store.ts'
+import { isHook, namingFailures } from './store.ts'
 import type { Lane, TurnDelivery } from './store.ts'
 import { Services, token } from './services.ts'
 import type { Middleware } from './turn.ts'
 import { compose } from './turn.ts'
+import type { CheckedHook } from './turn-hooks.ts'
+import { delivererToHook } from './turn-hooks.ts'
 
 /** How long live turns have to end when the hub stops. */
 const drainMs = 20_000
@@ -157,9 +160,12 @@ async function assemble(config: CheckedConfig, folder: string, services: Service
 
   const bots = new Bots(built)
   const mounted: Mounted[] = []
-  const outbox = new Outbox({ store, clock, logger, deliverer: (lane) => delivererOf(lane, mounted, built) })
+  const deliverer = (lane: Lane) => delivererOf(lane, { mounted, bots: built, hooks: config.onTurnEnd, store })
+  const outbox = new Outbox({ store, clock, logger, deliverer, onTried: metrics.delivery })
   const onOwed = () => outbox.wake()
-  const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics, onOwed })
+  // What is only tried out costs nobody anything.
+  const hooks = isTrial ? [] : config.onTurnEnd.map(({ name }) => `hook:${name}` as const)
+  const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics, onOwed, hooks })
   const conversations = new Conversations({ bots, store, dispatcher, clock, logger, audit, onOwed })
   for (const [name, spec] of config.channels) {
     const { bots: offered, origins } = spec.options as { bots?: readonly string[]; origins?: readonly string[] }
@@ -200,6 +206,7 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     audit,
     logger,
     ready: () => dispatcher.ready,
+    routes: outboxRoutes({ store, clock, audit, wake: () => outbox.wake() }),
   })
 
   outbox.wake()
@@ -237,8 +244,19 @@ async function stopAll({ dispatcher, outbox, mounted, server, services }: Runnin
   await services[Symbol.asyncDispose]()
 }
 
-function delivererOf(lane: Lane, mounted: readonly Mounted[], bots: ReadonlyMap<string, Bot>): Deliverer | undefined {
+interface Receivers {
+  readonly mounted: readonly Mounted[]
+  readonly bots: ReadonlyMap<string, Bot>
+  readonly hooks: readonly CheckedHook[]
+  readonly store: Store
+}
+
+function delivererOf(lane: Lane, { mounted, bots, hooks, store }: Receivers): Deliverer | undefined {
   const name = lane.slice(lane.indexOf(':') + 1)
+  if (isHook(lane)) {
+    const hook = hooks.find((each) => each.name === name)
+    return hook && delivererToHook(hook, store)
+  }
   if (lane.startsWith('bot:')) {
     const bot = bots.get(name)
     return bot && delivererTo(bot)

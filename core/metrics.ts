@@ -1,6 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { Clock } from './clock.ts'
-import type { Backlog, TurnStatus } from './store.ts'
+import type { Backlog, DeliveryState, Lane, TurnStatus } from './store.ts'
 import type { Middleware } from './turn.ts'
 
 const seconds = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800]
@@ -39,6 +39,12 @@ export class Metrics {
     name: 'bothub_attempts_total',
     help: 'Tries at an answer: completed, failed, or failed and to be retried.',
     labelNames: ['outcome'],
+    registers: [this.#registry],
+  })
+  readonly #deliveries = new Counter({
+    name: 'bothub_deliveries_total',
+    help: 'Tries of the outbox: delivered, pending (failed, to be tried again), failed or refused.',
+    labelNames: ['lane', 'outcome'],
     registers: [this.#registry],
   })
   readonly #openStreams = new Gauge({
@@ -105,6 +111,11 @@ export class Metrics {
   /** Counts a commit of the turn log, and how long it took. */
   commit(durationMs: number): void {
     this.#commits.observe(durationMs / 1000)
+  }
+
+  /** Counts a try of the outbox, and what became of it. */
+  readonly delivery = (lane: Lane, outcome: DeliveryState['state']): void => {
+    this.#deliveries.inc({ lane, outcome })
   }
 
   /** Counts the open streams of a channel. */

@@ -1,7 +1,7 @@
 import type { Clock } from './clock.ts'
 import { faultPoint } from './fault-points.ts'
 import type { Logger } from './log.ts'
-import type { Delivery, Lane, Store } from './store.ts'
+import type { Delivery, DeliveryState, Lane, Store } from './store.ts'
 
 /** Pauses after the first try, in ms: 5 s, 5 min, 30 min, 2, 5, 10, 14, 20 and 24 h, as Standard Webhooks advises. */
 export const deliverySchedule: readonly number[] = [
@@ -21,14 +21,33 @@ export interface OutboxOptions {
   readonly store: Pick<Store, 'dueDeliveries' | 'settleDelivery'>
   readonly clock: Clock
   readonly logger: Logger
+  /** Called for what became of each try. */
+  readonly onTried?: (lane: Lane, outcome: DeliveryState['state']) => void
   /** `undefined` for a lane that the config has no more: its deliveries stay until it is back. */
   deliverer(lane: Lane): Deliverer | undefined
 }
 
-/** A receiver that wants no more; thrown by a deliverer, it ends the delivery without another try. */
+/**
+ * A receiver that wants no more; thrown by a deliverer, it ends the delivery without another try, and closes its lane:
+ * nothing more is sent there until an operator has it tried again.
+ */
 export class DeliveryRefused extends Error {
   override readonly name = 'DeliveryRefused'
 }
+
+/** A receiver that says when to come again; thrown by a deliverer, the next try is not before that. */
+export class DeliveryPostponed extends Error {
+  override readonly name = 'DeliveryPostponed'
+  readonly retryAfterMs: number
+
+  constructor(message: string, retryAfterMs: number) {
+    super(message)
+    this.retryAfterMs = Math.min(retryAfterMs, maxPauseMs)
+  }
+}
+
+/** What a receiver may say to be left alone for, at most, so that a wrong header loses nothing. */
+const maxPauseMs = 24 * 3_600_000
 
 /** Carries what is owed out of the store, at least once each, however often the hub is restarted. */
 export class Outbox {
@@ -89,28 +108,26 @@ export class Outbox {
   }
 
   async #attempt(delivery: Delivery, deliver: Deliverer): Promise<void> {
-    const { store, clock, logger } = this.#options
+    const { clock, logger } = this.#options
     const where = { delivery: delivery.id, lane: delivery.lane, type: delivery.type }
     try {
       await deliver(delivery, this.#stopping.signal)
       faultPoint('delivery.before-mark')
-      await store.settleDelivery(delivery.id, { state: 'delivered' })
+      await this.#settle(delivery, { state: 'delivered' })
     } catch (error) {
       if (this.#stopping.signal.aborted) return
-      const pause = deliverySchedule[delivery.attempts]
-      if (error instanceof DeliveryRefused || pause === undefined) {
-        logger.error({ ...where, err: error }, 'a delivery was given up')
-        await store.settleDelivery(delivery.id, { state: 'failed' }).catch(() => {})
-        return
-      }
-      // Jitter on top, so that what failed together does not come back together.
-      const retryAt = clock.now() + Math.round(pause * (1 + Math.random() * 0.1))
-      logger.warn(
-        { ...where, attempt: delivery.attempts + 1, retryAt: new Date(retryAt).toISOString(), err: error },
-        'a delivery failed',
-      )
-      await store.settleDelivery(delivery.id, { state: 'pending', retryAt }).catch(() => {})
+      const state = whatNow(delivery, error, clock.now())
+      if (state.state === 'pending') {
+        const retryAt = new Date(state.retryAt).toISOString()
+        logger.warn({ ...where, attempt: delivery.attempts + 1, retryAt, err: error }, 'a delivery failed')
+      } else logger.error({ ...where, err: error }, 'a delivery was given up')
+      await this.#settle(delivery, state).catch(() => {})
     }
+  }
+
+  async #settle({ id, lane }: Delivery, state: DeliveryState): Promise<void> {
+    await this.#options.store.settleDelivery(id, state)
+    this.#options.onTried?.(lane, state.state)
   }
 
   /** Starts no more deliveries and waits for those under way, at most `graceMs`; the rest stays for the next start. */
@@ -122,4 +139,13 @@ export class Outbox {
     clearTimeout(timer)
     this.#stopping.abort()
   }
+}
+
+function whatNow({ attempts }: Delivery, error: unknown, now: number): DeliveryState {
+  if (error instanceof DeliveryRefused) return { state: 'refused' }
+  const planned = deliverySchedule[attempts]
+  if (planned === undefined) return { state: 'failed' }
+  const pause = error instanceof DeliveryPostponed ? Math.max(planned, error.retryAfterMs) : planned
+  // Jitter on top, so that what failed together does not come back together.
+  return { state: 'pending', retryAt: now + Math.round(pause * (1 + Math.random() * 0.1)) }
 }

@@ -39,6 +39,8 @@ export interface ServerOptions {
   readonly metricsListener: { readonly host: string; readonly port: number } | undefined
   /** For `GET /readyz`. */
   readonly ready: () => boolean
+  /** What the hub serves beside its channels and what is here; their paths have no parameters. */
+  readonly routes: readonly Route[]
 }
 
 /** A server that listens. */
@@ -271,6 +273,7 @@ function ownRoutes(options: ServerOptions): readonly Route[] {
       },
     },
     ...(options.metricsListener ? [] : [metricsRoute(options)]),
+    ...options.routes,
   ]
   return routes
 }
@@ -295,8 +298,9 @@ const serveOwn = (options: ServerOptions): Koa.Middleware => {
   return async (context, next) => {
     const route = routes.get(context.path)
     if (!route) return next()
-    if (context.method !== 'GET' && context.method !== 'HEAD') {
-      context.set('allow', 'GET, HEAD')
+    const allowed = route.method === 'GET' ? ['GET', 'HEAD'] : [route.method]
+    if (!allowed.includes(context.method)) {
+      context.set('allow', allowed.join(', '))
       throw new HubError('method_not_allowed')
     }
     await answerRoute(options, context as unknown as RequestContext, route)

@@ -82,14 +82,51 @@ export interface AcceptInput extends Owner {
   readonly queueLimit: number
   /** Takes only a message that was taken before; another one is an `unknown_message`. */
   readonly knownOnly?: boolean
-  /** Who is owed the turn's end: a delivery is written in the commit that ends or parks it. */
+  /** Who is owed the turn's end: a delivery is written in the commit that ends it, or, but for hooks, parks it. */
   readonly owedTo?: readonly Lane[]
   /** Takes the message even if it cannot run now: its turn ends at once with this result. */
   readonly refusal?: { readonly waiting: TurnResult; readonly queueFull: TurnResult }
 }
 
-/** Whom something is owed: the client of a channel, or the upstream of a bot, by its name in the config. */
-export type Lane = `channel:${string}` | `bot:${string}`
+/** Whom something is owed, by its name in the config: the client of a channel, the upstream of a bot, or a hook. */
+export type Lane = `channel:${string}` | `bot:${string}` | HookLane
+
+/** An `onTurnEnd` of the config: it is told of ends only, and also when nothing is left of the turn but that. */
+export type HookLane = `hook:${string}`
+
+/** Whether what is owed to a lane is told with everything that is to be said, and not by the name of a turn. */
+export const isHook = (lane: Lane): lane is HookLane => lane.startsWith('hook:')
+
+/** What is known of an ended turn when nothing else is left of it; times in ms since the epoch. */
+export interface TurnEnd extends Owner {
+  readonly turn: string
+  readonly status: TurnStatus
+  /** The channel it came in by, as named in the config. */
+  readonly channel: string
+  readonly conversation: ConversationRef
+  /** The id of the message that was answered. */
+  readonly message: string
+  readonly usage?: Usage
+  readonly error?: PublicError
+  readonly createdAt: number
+  readonly endedAt: number
+}
+
+/** What a store keeps for a hook of a turn that ends now. */
+export const toTurnEnd = (turn: TurnRow, result: TurnResult | undefined, endedAt: number): TurnEnd => ({
+  turn: turn.id,
+  status: turn.status,
+  bot: turn.bot,
+  key: turn.key,
+  ...(turn.user === undefined ? {} : { user: turn.user }),
+  channel: turn.channel,
+  conversation: turn.conversation,
+  message: turn.message.id,
+  ...(result?.usage ? { usage: result.usage } : {}),
+  ...(result?.error ? { error: result.error } : {}),
+  createdAt: turn.createdAt,
+  endedAt,
+})
 
 /** One thing that is owed. */
 export interface Delivery {
@@ -111,10 +148,26 @@ export interface Delivery {
 /** A delivery that tells of a turn's end or pause. */
 export type TurnDelivery = Delivery & { readonly turn: string }
 
-/** What became of one try at a delivery; `retryAt` in ms since the epoch. */
+/**
+ * What became of one try at a delivery; `retryAt` in ms since the epoch. `refused`: it failed, and its lane is closed,
+ * so that nothing of it is due until somebody has it tried again.
+ */
 export type DeliveryState =
-  | { readonly state: 'delivered' | 'failed' }
+  | { readonly state: 'delivered' | 'failed' | 'refused' }
   | { readonly state: 'pending'; readonly retryAt: number }
+
+/** A delivery that has not arrived, as it is listed; `nextAt` in ms since the epoch. */
+export interface OutboxItem extends Omit<Delivery, 'payload'> {
+  readonly state: 'pending' | 'failed'
+  /** When it is tried again, if it is. */
+  readonly nextAt: number
+}
+
+/** Which deliveries are to be tried again: those of these ids, or of a lane; without either, everything. */
+export interface OutboxRetry {
+  readonly ids?: readonly string[] | undefined
+  readonly lane?: Lane | undefined
+}
 
 /**
  * What became of a message. Only `created` has stored it; `duplicate` and `mismatch` name the turn that its id
@@ -250,6 +303,7 @@ export interface AuditEntry {
     | 'consent allowed'
     | 'consent bypassed'
     | 'conversation deleted'
+    | 'outbox retried'
   /** The key it was done with, or `policy`. */
   readonly by: string
   readonly bot?: string
@@ -362,6 +416,10 @@ export interface Store extends Records {
     underWay: readonly string[],
   ): Promise<{ readonly due: readonly Delivery[]; readonly nextAt?: number }>
   settleDelivery(id: string, state: DeliveryState): Promise<void>
+  /** What has not arrived, and the lanes that are closed. */
+  undelivered(options: PageOptions): Promise<Page<OutboxItem> & { readonly closed: readonly Lane[] }>
+  /** Makes deliveries that wait or were given up due now, opens their lanes, and says how many there are. */
+  retryDeliveries(which: OutboxRetry, at: number): Promise<number>
   addFile(file: StoredFile, at: number): Promise<void>
   files(conversation: string, ids: readonly string[]): Promise<readonly FileRef[]>
   close(): Promise<void>

@@ -2,10 +2,9 @@ import { z } from 'zod'
 import { speakingFor } from '../../core/auth.ts'
 import type { Principal } from '../../core/auth.ts'
 import { readJson } from '../../core/body.ts'
-import { postCallback } from '../../core/callback.ts'
+import { checkTaken, postCallback } from '../../core/callback.ts'
 import type { ChannelContext } from '../../core/channel.ts'
 import { HubError } from '../../core/errors.ts'
-import { DeliveryRefused } from '../../core/outbox.ts'
 import { secret, setting } from '../../core/settings.ts'
 import { signWebhook } from '../../core/signature.ts'
 import type { TurnDelivery, TurnRow } from '../../core/store.ts'
@@ -304,8 +303,5 @@ async function post(
     },
   })
   const headers = { ...signWebhook(key, id, clock.now(), body) }
-  const { status } = await postCallback(url, headers, body, { allowPrivate, signal })
-  if (status >= 200 && status < 300) return
-  if (status === 410) throw new DeliveryRefused('the receiver is gone (410)')
-  throw new Error(`the receiver answered ${status}`)
+  checkTaken(await postCallback(url, headers, body, { allowPrivate, signal }), clock.now())
 }

@@ -3,12 +3,11 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { check, parseJson, readBytes } from '../../core/body.ts'
-import { postCallback } from '../../core/callback.ts'
+import { checkTaken, postCallback } from '../../core/callback.ts'
 import type { ChannelContext, ChannelSpec, RequestContext } from '../../core/channel.ts'
 import { channelOptions, defineChannel } from '../../core/channel.ts'
 import { HubError } from '../../core/errors.ts'
 import { under } from '../../core/native.ts'
-import { DeliveryRefused } from '../../core/outbox.ts'
 import { Secret, secret, setting } from '../../core/settings.ts'
 import { signWebhook, verifyWebhook } from '../../core/signature.ts'
 import type { TurnDelivery } from '../../core/store.ts'
@@ -136,10 +135,7 @@ async function deliver(
     data: turn,
   })
   const headers = { ...signWebhook(to.secret, delivery.id, clock.now(), body) }
-  const { status } = await postCallback(to.callback, headers, body, to)
-  if (status >= 200 && status < 300) return
-  if (status === 410) throw new DeliveryRefused('the receiver is gone (410)')
-  throw new Error(`the receiver answered ${status}`)
+  checkTaken(await postCallback(to.callback, headers, body, to), clock.now())
 }
 
 /** A secret of the hub's own, made at the first start and shown then. */

@@ -1,5 +1,17 @@
-import type { Append, Delivery, DeliveryState, Lane } from '../../core/store.ts'
+import type {
+  Append,
+  Delivery,
+  DeliveryState,
+  Lane,
+  OutboxItem,
+  OutboxRetry,
+  Page,
+  PageOptions,
+  TurnEnd,
+} from '../../core/store.ts'
+import { isHook } from '../../core/store.ts'
 import type { Json } from '../../core/message.ts'
+import { toPage } from './sql.ts'
 import type { Sql } from './sql.ts'
 
 /** The tables of what is owed to whom, and of what is on its way there. */
@@ -15,11 +27,22 @@ export class OutboxTable {
     return this.#sql.run('INSERT OR IGNORE INTO owed (turn, lane) VALUES (?, ?)', turn, lane).changes > 0
   }
 
-  /** In the commit of the event they tell of, for everybody who is owed it. */
-  addAll(number: number, step: Append): number {
-    const owed = this.#sql.all<{ lane: Lane }>('SELECT lane FROM owed WHERE turn = ?', number)
+  /** In the commit of the event they tell of, for everybody who is owed it; `end` for hooks, of a turn that ends. */
+  addAll(number: number, step: Append, end: (() => TurnEnd) | undefined): number {
     const last = step.events.at(-1)
-    if (last) for (const { lane } of owed) this.add(toDelivery(step.turn, lane, last, step.at))
+    if (!last) return 0
+    const owed = this.#sql
+      .all<{ lane: Lane }>('SELECT lane FROM owed WHERE turn = ?', number)
+      .filter(({ lane }) => end || !isHook(lane))
+    for (const { lane } of owed) {
+      const delivery = toDelivery(step.turn, lane, last, step.at)
+      if (!end || !isHook(lane)) this.add(delivery)
+      else {
+        // Without the name of its turn, so that it does not go when the turn does.
+        const { turn: _, ...rest } = delivery
+        this.add({ ...rest, payload: end() as unknown as Json })
+      }
+    }
     return owed.length
   }
 
@@ -41,13 +64,15 @@ export class OutboxTable {
       // A few of each lane, so that one with many dead ones, or one that is gone, hides nobody else's.
       `SELECT id, lane, type, turn, payload, at, attempts FROM (
          SELECT *, ROW_NUMBER() OVER (PARTITION BY lane ORDER BY number) AS place FROM outbox
-         WHERE state = 'pending' AND next_at <= ? AND id NOT IN (SELECT value FROM json_each(?)))
+         WHERE state = 'pending' AND next_at <= ? AND id NOT IN (SELECT value FROM json_each(?))
+           AND lane NOT IN (SELECT lane FROM closed_lanes))
        WHERE place <= 10 ORDER BY number`,
       now,
       JSON.stringify(underWay),
     )
     const next = this.#sql.get<{ at: number | null }>(
-      `SELECT MIN(next_at) AS at FROM outbox WHERE state = 'pending' AND next_at > ?`,
+      `SELECT MIN(next_at) AS at FROM outbox
+       WHERE state = 'pending' AND next_at > ? AND lane NOT IN (SELECT lane FROM closed_lanes)`,
       now,
     )
     return { due: due.map(fromColumns), ...(next?.at ? { nextAt: next.at } : {}) }
@@ -58,10 +83,59 @@ export class OutboxTable {
     if (settled.state === 'delivered') this.#sql.run('DELETE FROM outbox WHERE id = ? AND turn IS NULL', id)
     this.#sql.run(
       'UPDATE outbox SET state = ?, attempts = attempts + 1, next_at = COALESCE(?, next_at) WHERE id = ?',
-      settled.state,
+      settled.state === 'refused' ? 'failed' : settled.state,
       settled.state === 'pending' ? settled.retryAt : null,
       id,
     )
+    if (settled.state !== 'refused') return
+    this.#sql.run('INSERT OR IGNORE INTO closed_lanes (lane) SELECT lane FROM outbox WHERE id = ?', id)
+  }
+
+  undelivered({ before, limit }: PageOptions): Page<OutboxItem> & { readonly closed: readonly Lane[] } {
+    const rows = this.#sql.all<Omit<OutboxItem, 'turn'> & { readonly number: number; readonly turn: string | null }>(
+      `SELECT number, id, lane, type, COALESCE(turn, json_extract(payload, '$.turn')) AS turn, at, attempts, state,
+         next_at AS nextAt
+       FROM outbox WHERE state <> 'delivered' AND number < ? ORDER BY number DESC LIMIT ?`,
+      before === undefined ? Number.MAX_SAFE_INTEGER : Number(before),
+      limit + 1,
+    )
+    const page = toPage(
+      rows,
+      limit,
+      (row) => String(row.number),
+      ({ id, lane, type, turn, at, attempts, state, nextAt }): OutboxItem => ({
+        id,
+        lane,
+        type,
+        ...(turn === null ? {} : { turn }),
+        at,
+        attempts,
+        state,
+        nextAt,
+      }),
+    )
+    const closed = this.#sql.all<{ lane: Lane }>('SELECT lane FROM closed_lanes ORDER BY lane')
+    return { ...page, closed: closed.map(({ lane }) => lane) }
+  }
+
+  retry({ ids, lane }: OutboxRetry, at: number): number {
+    const wanted = '(@ids IS NULL OR id IN (SELECT value FROM json_each(@ids))) AND (@lane IS NULL OR lane = @lane)'
+    const which = { ids: ids ? JSON.stringify(ids) : null, lane: lane ?? null, at }
+    this.#sql.run(
+      `DELETE FROM closed_lanes WHERE (@ids IS NULL AND (@lane IS NULL OR lane = @lane))
+         OR lane IN (SELECT lane FROM outbox WHERE state <> 'delivered' AND ${wanted})`,
+      which,
+    )
+    // From the beginning of the schedule: a receiver that is back may stumble once more.
+    return this.#sql.run(
+      `UPDATE outbox SET attempts = 0, state = 'pending', next_at = @at WHERE state <> 'delivered' AND ${wanted}`,
+      which,
+    ).changes
+  }
+
+  /** Forgets what was given up and tells of no turn that is kept. */
+  prune(before: number): void {
+    this.#sql.run(`DELETE FROM outbox WHERE turn IS NULL AND state = 'failed' AND at < ?`, before)
   }
 
   /** How many deliveries have not arrived. */

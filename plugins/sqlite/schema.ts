@@ -180,4 +180,9 @@ export const migrations: readonly string[] = [
   ALTER TABLE records ADD COLUMN own INTEGER NOT NULL DEFAULT 1;
   UPDATE records SET record_id = turn || '_' || role, reply = turn || '_bot', updated_at = at;
   `,
+  `
+  CREATE TABLE closed_lanes (
+    lane TEXT PRIMARY KEY
+  ) WITHOUT ROWID;
+  `,
 ]

@@ -14,8 +14,11 @@ import type {
   Delivery,
   DeliveryState,
   FeedbackItem,
+  Lane,
   NewFeedback,
   NewConversation,
+  OutboxItem,
+  OutboxRetry,
   Owner,
   Page,
   PageOptions,
@@ -223,7 +226,15 @@ export class SqliteStore implements Store {
   }
 
   async settleDelivery(id: string, state: DeliveryState): Promise<void> {
-    this.#outbox.settle(id, state)
+    this.#sql.atomically(() => this.#outbox.settle(id, state))
+  }
+
+  async undelivered(options: PageOptions): Promise<Page<OutboxItem> & { readonly closed: readonly Lane[] }> {
+    return this.#outbox.undelivered(options)
+  }
+
+  async retryDeliveries(which: OutboxRetry, at: number): Promise<number> {
+    return this.#sql.atomically(() => this.#outbox.retry(which, at))
   }
 
   async audit({ what, by, bot, turn, details }: AuditEntry, at: number): Promise<void> {

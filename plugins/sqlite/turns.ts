@@ -10,7 +10,7 @@ import type {
 } from '../../core/store.ts'
 import type { NumberedEvent } from '../../core/events.ts'
 import type { ConversationRef, Json, Message } from '../../core/message.ts'
-import { isEnded, startedEvent } from '../../core/store.ts'
+import { isEnded, isHook, startedEvent, toTurnEnd } from '../../core/store.ts'
 import type { ConversationTable } from './conversations.ts'
 import { toDelivery } from './outbox.ts'
 import type { OutboxTable } from './outbox.ts'
@@ -144,7 +144,8 @@ export class TurnTable {
   /** Somebody else's copy of a message is owed its answer too, also when the turn has ended or parked already. */
   #owe(turn: TurnColumns, { owedTo, at }: AcceptInput): void {
     const rests = isEnded(turn.status) || turn.status === 'waiting'
-    for (const lane of owedTo ?? []) {
+    // Hooks were owed it from the start, or were not there.
+    for (const lane of (owedTo ?? []).filter((each) => !isHook(each))) {
       if (!this.#outbox.owe(turn.number, lane) || !rests) continue
       this.#outbox.add(toDelivery(turn.id, lane, { seq: turn.seq, type: `turn.${turn.status}` }, at))
     }
@@ -177,8 +178,10 @@ export class TurnTable {
       if (step.thread !== undefined) {
         this.#conversations.setThread(turn.conversation, step.thread)
       }
-      if (step.status === 'waiting' || (step.status && isEnded(step.status))) {
-        deliveries += this.#outbox.addAll(turn.number, step)
+      if (step.status === 'waiting') deliveries += this.#outbox.addAll(turn.number, step, undefined)
+      if (step.status && isEnded(step.status)) {
+        const end = () => toTurnEnd(this.turn(step.turn)!, step.result, step.at)
+        deliveries += this.#outbox.addAll(turn.number, step, end)
       }
       if (!step.status || !isEnded(step.status)) continue
       if (step.result?.text || !this.#isNudge(turn.number)) this.#records.addBot(turn, step)
@@ -320,13 +323,15 @@ export class TurnTable {
   prune(endedBefore: number, limit: number): number {
     const turns = this.#sql.all<{ number: number; conversation: string }>(
       `SELECT number, conversation FROM turns WHERE compacted = 1 AND ended_at < ?
-         AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.turn = turns.id AND outbox.state = 'pending')
+         AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.turn = turns.id AND outbox.state = 'pending'
+           AND outbox.lane NOT IN (SELECT lane FROM closed_lanes))
        ORDER BY ended_at LIMIT ?`,
       endedBefore,
       limit,
     )
     for (const { number } of turns) this.#sql.run('DELETE FROM turns WHERE number = ?', number)
     for (const { conversation } of turns) this.#conversations.forgetSpent(conversation)
+    this.#outbox.prune(endedBefore)
     return turns.length
   }
 }

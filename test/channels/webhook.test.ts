@@ -10,7 +10,7 @@ import type { HubConfig, HubEvent } from '../../index.ts'
 import { apiKey, checkConfig, defineConfig, echo, local, rest, sse, webhook } from '../../index.ts'
 import { isPublic } from '../../core/callback.ts'
 import { signWebhook, verifyWebhook } from '../../core/signature.ts'
-import { DeliveryRefused, deliverySchedule, Outbox } from '../../core/outbox.ts'
+import { DeliveryPostponed, DeliveryRefused, deliverySchedule, Outbox } from '../../core/outbox.ts'
 import { Secret } from '../../core/settings.ts'
 import type { Delivery, DeliveryState } from '../../core/store.ts'
 import { pluginContext } from '../fakes/turn.ts'
@@ -433,7 +433,20 @@ describe('the outbox', () => {
       throw new DeliveryRefused('410')
     })
     await next()
-    expect(settled).toEqual([{ state: 'failed' }])
+    expect(settled).toEqual([{ state: 'refused' }])
+    await outbox.stop(0)
+  })
+
+  it('comes again when a receiver says, where that is later than planned, and within a day', async () => {
+    const asked = [60, 60, 30 * 86_400].map((seconds) => seconds * 1000)
+    const { outbox, next } = rig((attempt) => {
+      throw new DeliveryPostponed('429', asked[attempt]!)
+    })
+    for (const expected of [60_000, 300_000, 86_400_000]) {
+      const { row, now } = await next()
+      expect((row.nextAt - now) / expected).toBeGreaterThanOrEqual(1)
+      expect((row.nextAt - now) / expected).toBeLessThanOrEqual(1.1)
+    }
     await outbox.stop(0)
   })
 

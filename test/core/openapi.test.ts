@@ -88,7 +88,14 @@ const answerSchema = (document: Document, operation: string, status: number, typ
   return document.paths[path]?.[method.toLowerCase()]?.responses[status]?.content?.[type]?.schema
 }
 
-const everywhere = ['GET /healthz', 'GET /metrics', 'GET /openapi.json', 'GET /readyz']
+const everywhere = [
+  'GET /api/v1/outbox',
+  'GET /healthz',
+  'GET /metrics',
+  'GET /openapi.json',
+  'GET /readyz',
+  'POST /api/v1/outbox/retry',
+]
 const ofBoth = [
   'POST /api/v1/bots/{bot}/messages',
   'POST /api/v1/turns/{turn}/consent',

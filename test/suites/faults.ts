@@ -1032,6 +1032,32 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     subject: storing((store) => ({ forget: (id) => store.forget(id) })),
   },
   {
+    does: 'lets the deletion of a conversation take what hooks are owed',
+    caughtBy: 'owes hooks the end of a turn alone, with all that is to be said, also when the turn is gone',
+    says: /to match object \[/,
+    subject: storing((store) => {
+      let gone = false
+      return {
+        async forget(id, owed) {
+          gone = true
+          await store.forget(id, owed)
+        },
+        async dueDeliveries(now, underWay) {
+          const { due, ...next } = await store.dueDeliveries(now, underWay)
+          return { ...next, due: gone ? due.filter(({ lane }) => !lane.startsWith('hook:')) : due }
+        },
+      }
+    }),
+  },
+  {
+    does: 'goes on sending to a receiver that refused',
+    caughtBy: 'closes a lane whose receiver refuses, and opens it when somebody has that tried again',
+    says: /to deeply equal/,
+    subject: storing((store) => ({
+      settleDelivery: (id, state) => store.settleDelivery(id, state.state === 'refused' ? { state: 'failed' } : state),
+    })),
+  },
+  {
     does: 'forgets what it owes when it is delivered once and in vain',
     caughtBy: owes,
     says: /to deeply equal \{ due: \[\], nextAt/,

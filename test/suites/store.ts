@@ -696,6 +696,65 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     }),
   },
   {
+    title: 'owes hooks the end of a turn alone, with all that is to be said, also when the turn is gone',
+    run: withStore(async (store) => {
+      const message = input({ owedTo: ['channel:crm', 'hook:meter'], user: 'ada' })
+      const turn = await accepted(store, message)
+      const parked = step(turn, { events: [{ seq: 2, type: 'turn.waiting', for: 'consent' }], status: 'waiting' })
+      expect((await store.append([parked])).deliveries).toBe(1)
+      await store.append([step(turn, { status: 'running' })])
+      const usage = { inputTokens: 1, outputTokens: 2, totalTokens: 3 }
+      const end = ending({ ...turn, seq: 2 })
+      await store.append([{ ...end, result: { text: 'hi', messages: [], usage } }])
+      // A copy of the message owes a hook nothing new.
+      await store.accept({ ...message, turn: 'turn_again', owedTo: ['hook:meter', 'hook:late'] })
+      const { conversation } = turn
+      await store.forget(conversation.id)
+      const { due } = await store.dueDeliveries(far, [])
+      const told = { turn: turn.id, status: 'completed', bot: 'bot', key: 'local', user: 'ada', usage, conversation }
+      expect(due).toMatchObject([{ lane: 'hook:meter', type: 'turn.completed', attempts: 0, payload: told }])
+      expect(due[0]).not.toHaveProperty('turn')
+      expect(JSON.stringify(due[0]!.payload)).not.toContain('"hi"')
+    }),
+  },
+  {
+    title: 'closes a lane whose receiver refuses, and opens it when somebody has that tried again',
+    run: withStore(async (store) => {
+      for (const name of ['crm', 'crm', 'other']) {
+        await store.append([
+          ending(await accepted(store, { conversation: 'new', owedTo: [`channel:${name}`, 'hook:meter'] })),
+        ])
+      }
+      const of = async (lane: string) =>
+        (await store.dueDeliveries(far, [])).due.flatMap(({ id, lane: each }) => (each === lane ? id : []))
+      const [first, second] = await of('channel:crm')
+      await store.settleDelivery(first!, { state: 'refused' })
+      expect([await of('channel:crm'), (await of('channel:other')).length]).toEqual([[], 1])
+      await store.settleDelivery((await of('hook:meter'))[0]!, { state: 'failed' })
+      const { items, closed, before } = await store.undelivered({ limit: 4 })
+      expect(closed).toEqual(['channel:crm'])
+      const earlier = await store.undelivered({ limit: 4, before: before! })
+      const all = [...earlier.items, ...items]
+      expect(all.map(({ lane, state }) => `${lane} ${state}`).toSorted()).toEqual([
+        'channel:crm failed',
+        'channel:crm pending',
+        'channel:other pending',
+        'hook:meter failed',
+        'hook:meter pending',
+        'hook:meter pending',
+      ])
+      expect(all.every(({ turn }) => turn !== undefined)).toBe(true)
+      expect(await store.retryDeliveries({ ids: [second!] }, far)).toBe(1)
+      expect(await of('channel:crm')).toEqual([second])
+      expect(await store.retryDeliveries({ lane: 'channel:crm' }, far)).toBe(2)
+      expect(await of('channel:crm')).toEqual([first, second])
+      expect(await store.retryDeliveries({}, far)).toBe(6)
+      expect(await of('hook:meter')).toHaveLength(3)
+      await store.settleDelivery(first!, { state: 'delivered' })
+      expect((await store.undelivered({ limit: 10 })).items).toHaveLength(5)
+    }),
+  },
+  {
     title: 'takes a message that cannot run, when it must, and ends its turn at once',
     run: withStore(async (store) => {
       const refusal = {
