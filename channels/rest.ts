@@ -1,7 +1,7 @@
 import { z } from 'zod'
-import { botList, conversationPage, fileAnswer, recordPage, turnObject } from '../core/answers.ts'
-import { check } from '../core/body.ts'
-import type { ChannelContext, RequestContext } from '../core/channel.ts'
+import { botList, conversationPage, fileAnswer, handoverAnswer, recordPage, turnObject } from '../core/answers.ts'
+import { check, readJson } from '../core/body.ts'
+import type { ChannelContext, RequestContext, Route } from '../core/channel.ts'
 import { channelOptions, defineChannel } from '../core/channel.ts'
 import { HubError } from '../core/errors.ts'
 import type { FileRef } from '../core/message.ts'
@@ -10,6 +10,7 @@ import { leaving, receiveUpload } from '../core/upload.ts'
 import type { Page, PageOptions, TurnRow } from '../core/store.ts'
 import { isEnded } from '../core/store.ts'
 import { clientName } from '../core/ids.ts'
+import { operatorBody } from '../core/wire.ts'
 
 const maxWaitSeconds = 60
 
@@ -128,6 +129,7 @@ export const rest = defineChannel({
             ctx.status = 204
           },
         },
+        ...operatorRoutes(at, context),
         {
           method: 'POST',
           path: at('/api/v1/bots/:bot/files'),
@@ -148,6 +150,70 @@ export const rest = defineChannel({
     }
   },
 })
+
+/** For people who take a conversation from its bot; each of them needs an admin. */
+function operatorRoutes(at: (native: string) => string, context: ChannelContext): readonly Route[] {
+  const { conversations } = context
+  const conversationOf = (ctx: RequestContext) => ctx.params['conversation']!
+  const admins = 'For an admin, whoever the conversation belongs to; it is named by its `conv_…` id.'
+  return [
+    {
+      method: 'POST',
+      path: at('/api/v1/conversations/:conversation/handover'),
+      describe: {
+        summary: 'Take a conversation from its bot',
+        description: `${admins} What the bot is busy with is cancelled, and messages are kept and answered by nobody.`,
+        answers: { 200: ofJson('It is yours.', handoverAnswer) },
+      },
+      async handle(ctx) {
+        const { id, bot, name, user } = await conversations.handOver(ctx.principal, conversationOf(ctx), 'operator')
+        ctx.body = { conversation: id, bot, name, ...(user ? { user } : {}), takenBy: ctx.principal.key }
+      },
+    },
+    {
+      method: 'DELETE',
+      path: at('/api/v1/conversations/:conversation/handover'),
+      describe: {
+        summary: 'Give a conversation back to its bot',
+        description: admins,
+        answers: { 204: { description: 'The bot answers again.' } },
+      },
+      async handle(ctx) {
+        await conversations.handOver(ctx.principal, conversationOf(ctx), 'bot')
+        ctx.status = 204
+      },
+    },
+    {
+      method: 'POST',
+      path: at('/api/v1/conversations/:conversation/messages'),
+      describe: {
+        summary: 'Say something to the user of a conversation you took',
+        description: `${admins} It is a turn of its own, for everybody who follows the conversation and for its webhook.`,
+        body: { 'application/json': operatorBody },
+        answers: { 200: ofJson('The turn.', turnObject) },
+      },
+      async handle(ctx) {
+        const said = { ...(await readJson(ctx, operatorBody)), channel: context.name }
+        const { id } = await conversations.speak(ctx.principal, conversationOf(ctx), said)
+        ctx.body = await context.hub.view(id)
+      },
+    },
+    {
+      method: 'GET',
+      path: at('/api/v1/conversations/:conversation/messages'),
+      describe: {
+        summary: 'Read what was said in a conversation you took',
+        description: admins,
+        query: pageQuery,
+        answers: { 200: ofJson('A page, from the latest back.', recordPage) },
+      },
+      async handle(ctx) {
+        const page = await conversations.heldRecords(ctx.principal, conversationOf(ctx), pageOptions(ctx))
+        ctx.body = dated(page, (item) => ({ ...item, at: isoTime(item.at) }))
+      },
+    },
+  ]
+}
 
 const ofJson = (description: string, schema: z.ZodType) => ({ description, content: { 'application/json': schema } })
 

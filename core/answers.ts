@@ -92,6 +92,11 @@ const botMessage = z
   } satisfies Fields<BotMessage>)
   .meta({ id: 'BotMessage', description: "One message of the bot's answer." })
 
+const handedOver = z
+  .literal(true)
+  .exactOptional()
+  .describe('An operator has the conversation: the message was kept, and no bot has seen it.')
+
 const waitsFor = z.enum(['consent', 'tool_outputs'])
 
 /** The turn object. */
@@ -112,6 +117,7 @@ export const turnObject = z
         expiresAt: isoTime.exactOptional(),
       } satisfies Fields<NonNullable<TurnObject['waiting']>>)
       .exactOptional(),
+    handedOver,
     error: publicError.exactOptional(),
   } satisfies Fields<TurnObject>)
   .meta({ id: 'Turn', description: 'The answering of one message.' }) satisfies z.ZodType<TurnObject>
@@ -121,9 +127,15 @@ const shown = z.string().describe('What was shown: all messages, joined by a bla
 const expiresAt = isoTime.exactOptional()
 
 const eventFields = {
-  'turn.started': { turn: z.string(), bot: z.string(), conversation: z.string(), message: z.string() },
+  'turn.started': {
+    turn: z.string(),
+    bot: z.string(),
+    conversation: z.string(),
+    message: z.string(),
+    by: z.literal('operator').exactOptional().describe('Nobody asked: an operator speaks to the user.'),
+  },
   'turn.waiting': { for: waitsFor },
-  'turn.completed': { text: shown, usage: usage.exactOptional() },
+  'turn.completed': { text: shown, usage: usage.exactOptional(), handedOver },
   'turn.failed': { text: shown, error: publicError },
   'turn.cancelled': {
     text: shown,
@@ -235,3 +247,14 @@ export const fileAnswer = z
     mime: z.string(),
   } satisfies Fields<Omit<FileRef, 'upstream'>>)
   .meta({ id: 'File' })
+
+/** What taking a conversation is answered with. */
+export const handoverAnswer = z
+  .object({
+    conversation: z.string().describe('`conv_…`'),
+    bot: z.string(),
+    name: z.string().describe('The name the client gave it, or its id.'),
+    user: z.string().exactOptional().describe('For whom its key asks, where that says so.'),
+    takenBy: z.string().describe('The key that has it now.'),
+  })
+  .meta({ id: 'Handover' })

@@ -18,7 +18,7 @@ export interface Principal {
   readonly user?: string
   /** Somebody's server: its word for `user` and `debug` counts. */
   readonly trusted: boolean
-  /** May see and do what belongs to nobody: metrics, the console, the outbox. */
+  /** May see and do what belongs to nobody: metrics, the console, the outbox; and take conversations. */
   readonly admin: boolean
   /** May send messages whose tools ask nobody. */
   readonly bypassConsent: boolean
@@ -64,7 +64,9 @@ const apiKeyOptions = z.strictObject({
   admin: z
     .boolean()
     .default(false)
-    .describe('It may read metrics, use the console (the page at `/`), and look after the outbox.'),
+    .describe(
+      'It may read metrics, use the console (the page at `/`), look after the outbox, and take conversations from their bots.',
+    ),
   bypassConsent: z.boolean().default(false).describe('Its messages may say `bypassConsent: true`.'),
 })
 

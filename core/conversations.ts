@@ -84,6 +84,9 @@ export interface Passage {
 /** Sends one request through a passage that was opened. */
 export type SendThrough = (request: PassthroughRequest, signal: AbortSignal) => Promise<PassthroughAnswer>
 
+/** A conversation that has a bot, and can be taken from it. */
+export type Held = ConversationRow & { readonly bot: string }
+
 /** What a principal may see and do beside sending messages: its conversations, their records, files and feedback. */
 export class Conversations {
   readonly #options: ConversationsOptions
@@ -275,6 +278,57 @@ export class Conversations {
     const found = await this.#options.store.conversationOf(principal.key, id)
     if (!found || (found.bot !== undefined && !mayUse(principal, found.bot))) throw new HubError('unknown_conversation')
     return found
+  }
+
+  /**
+   * Takes a conversation from its bot, or gives it back, for an admin, whoever's it is. What the bot was busy with in it
+   * ends as `turn.cancelled`, `by: "admin"`.
+   * @throws HubError `forbidden`, `unknown_conversation`
+   */
+  async handOver(admin: Principal, id: string, to: 'operator' | 'bot'): Promise<Held> {
+    const { store, dispatcher, audit } = this.#options
+    const found = await this.#held(admin, id)
+    await store.handOver(found.id, to === 'operator' ? admin.key : undefined)
+    if (to === 'operator') {
+      // Queued ones first, so that none starts when the live one ends.
+      for (const turn of (await store.liveTurns(found.id)).toReversed()) await dispatcher.cancel(turn, 'admin')
+    }
+    const what = to === 'operator' ? 'conversation handed over' : 'conversation given back'
+    audit.record({ what, by: admin.key, bot: found.bot, details: { conversation: found.id } })
+    return found
+  }
+
+  /**
+   * Says something to the user of a conversation that was handed over.
+   * @throws HubError `forbidden`, `unknown_conversation`, `not_handed_over`, and see `Dispatcher.speak`
+   */
+  async speak(
+    admin: Principal,
+    id: string,
+    said: { readonly text: string; readonly id?: string | undefined; readonly channel: string },
+  ): Promise<TurnRow> {
+    const found = await this.#held(admin, id)
+    const { turn, created } = await this.#options.dispatcher.speak(found, said)
+    if (created) this.#options.audit.record({ what: 'operator spoke', by: admin.key, bot: found.bot, turn: turn.id })
+    return turn
+  }
+
+  /**
+   * What was said in a conversation that was handed over, for an admin.
+   * @throws HubError `forbidden`, `unknown_conversation`, `not_handed_over`
+   */
+  async heldRecords(admin: Principal, id: string, options: PageOptions): Promise<Page<RecordItem>> {
+    const found = await this.#held(admin, id)
+    // Whoever reads what is not theirs has taken it before, and that is written down.
+    if (found.takenBy === undefined) throw new HubError('not_handed_over')
+    return this.#options.store.records(found.id, options)
+  }
+
+  async #held(admin: Principal, id: string): Promise<Held> {
+    if (!admin.admin) throw new HubError('forbidden')
+    const found = await this.#options.store.anyConversation(id)
+    if (found?.bot === undefined || !mayUse(admin, found.bot)) throw new HubError('unknown_conversation')
+    return { ...found, bot: found.bot }
   }
 
   /**

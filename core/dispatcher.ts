@@ -1,5 +1,15 @@
 import type { Audit } from './audit.ts'
-import type { AcceptInput, AcceptResult, AuditEntry, HookLane, Owner, Store, TurnRow, TurnStatus } from './store.ts'
+import type {
+  AcceptInput,
+  AcceptResult,
+  AuditEntry,
+  ConversationRow,
+  HookLane,
+  Owner,
+  Store,
+  TurnRow,
+  TurnStatus,
+} from './store.ts'
 import type { Principal } from './auth.ts'
 import { mayUse, speakingFor } from './auth.ts'
 import { Attendance } from './attendance.ts'
@@ -156,13 +166,13 @@ export class Dispatcher {
     const outOfOrder = inbound.acceptAnyway ? undefined : bot.gate.outOfOrder
     const input = await this.#toAccept(bot, principal, inbound)
     const result = await this.#accept(bot, { ...input, ...(outOfOrder ? { knownOnly: true } : {}) }, inbound)
-    // A turn that could not run has ended in the commit that took it.
-    if (inbound.owed || (result.outcome === 'created' && isEnded(result.turn.status))) this.#onOwed()
+    if (inbound.owed) this.#onOwed()
     switch (result.outcome) {
       case 'created':
         this.conversationChanged(result.turn.conversation.id)
         if (result.turn.bypassConsent) this.#audited('consent bypassed', result.turn, principal)
         if (result.turn.status === 'running') this.#start(result.turn)
+        else if (isEnded(result.turn.status)) this.#endedAtOnce(result.turn)
         else if (bot.whenBusy === 'interrupt') this.#inBackground(this.#interrupt(result.turn), result.turn)
         return { turn: result.turn, created: true }
       case 'duplicate':
@@ -178,7 +188,72 @@ export class Dispatcher {
       case 'unknown_conversation':
         throw new HubError('unknown_conversation')
       case 'unknown_message':
+      case 'not_handed_over':
         throw outOfOrder ?? new HubError('bot_unavailable')
+    }
+  }
+
+  /**
+   * Says something to the user of a conversation that an operator has, as a turn of its own.
+   * @throws HubError `not_handed_over`, `unknown_conversation`, `idempotency_mismatch`, `shutting_down`,
+   * `store_unavailable`
+   */
+  async speak(
+    { id: conversation, key, bot, user }: ConversationRow & { readonly bot: string },
+    { text, id, channel }: { readonly text: string; readonly id?: string | undefined; readonly channel: string },
+  ): Promise<{ readonly turn: TurnRow; readonly created: boolean }> {
+    if (this.#draining) throw new HubError('shutting_down', { retryAfterMs: 5000 })
+    const result = await this.#store.accept({
+      bot,
+      key,
+      ...(user === undefined ? {} : { user }),
+      turn: newId('turn'),
+      conversation: { id: conversation },
+      newConversation: newId('conv'),
+      message: { id: id ?? newId('msg'), text, files: [], by: 'operator' },
+      fingerprint: digest(text, 'operator'),
+      channel,
+      debug: false,
+      bypassConsent: false,
+      detached: true,
+      at: this.#clock.now(),
+      queueLimit: 0,
+      owedTo: this.#hooks,
+    })
+    switch (result.outcome) {
+      case 'created':
+        this.conversationChanged(conversation)
+        this.#endedAtOnce(result.turn)
+        return { turn: result.turn, created: true }
+      case 'duplicate':
+        return { turn: result.turn, created: false }
+      case 'mismatch':
+        throw new HubError('idempotency_mismatch', { turn: result.turn.id })
+      case 'not_handed_over':
+        throw new HubError('not_handed_over')
+      default:
+        throw new HubError('unknown_conversation')
+    }
+  }
+
+  /** A turn that ended in the commit that took it: something may be owed by now. */
+  #endedAtOnce(turn: TurnRow): void {
+    this.#metrics.turnEnded(turn, turn.status, 0)
+    this.#onOwed()
+  }
+
+  /** The turns of a conversation in which an operator speaks, from the one behind `after` on, until the signal aborts. */
+  async *operatorTurns(conversation: string, after: string, signal: AbortSignal): AsyncGenerator<TurnRow> {
+    const news = this.#log.watch(conversation, signal)
+    let last = after
+    while (!signal.aborted) {
+      news.reset()
+      const next = await this.#store.nextTurn(conversation, last)
+      if (!next) await news.changed()
+      else {
+        last = next.id
+        if (next.message.by) yield next
+      }
     }
   }
 

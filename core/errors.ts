@@ -87,6 +87,11 @@ export const failures = {
     'zh-Hant': '這個對話正在處理上一則訊息，請等待回覆後再傳送。',
     'zh-Hans': '此对话正在处理上一条消息，请等待回复后再发送。',
   },
+  not_handed_over: {
+    status: 409,
+    retryable: false,
+    en: 'The bot has this conversation. Take it first: POST /api/v1/conversations/{conversation}/handover',
+  },
   already_decided: { status: 409, retryable: false, en: 'This call already has its answer; the first one counts.' },
   turn_ended: { status: 409, retryable: false, en: 'This turn has ended already.' },
   not_waiting: { status: 409, retryable: false, en: 'This turn does not wait for that.' },

@@ -123,9 +123,17 @@ export type TurnEvent =
       readonly bot: string
       readonly conversation: string
       readonly message: string
+      /** Nobody asked: an operator speaks to the user. */
+      readonly by?: 'operator'
     }
   | { readonly type: 'turn.waiting'; readonly for: 'consent' | 'tool_outputs' }
-  | { readonly type: 'turn.completed'; readonly text: string; readonly usage?: Usage }
+  | {
+      readonly type: 'turn.completed'
+      readonly text: string
+      readonly usage?: Usage
+      /** An operator has the conversation: the message was kept, and no bot has seen it. */
+      readonly handedOver?: true
+    }
   | { readonly type: 'turn.failed'; readonly text: string; readonly error: PublicError }
   | { readonly type: 'turn.cancelled'; readonly text: string; readonly by: CancelledBy }
   | { readonly type: 'turn.interrupted'; readonly text: string; readonly error: PublicError }

@@ -12,6 +12,8 @@ export interface Message {
   readonly files: readonly FileRef[]
   /** Anything the client wants its bot to see beside the text. */
   readonly payload?: JsonObject
+  /** It is an operator's word to the user, and not one of the user's. */
+  readonly by?: 'operator'
   /** It has no words and only wakes the bot: what comes of it is kept where the bot says something. */
   readonly nudge?: true
   /** What the client wants back with it; no bot is shown it. */

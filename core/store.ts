@@ -50,6 +50,8 @@ export interface TurnResult {
   readonly text: string
   readonly messages: readonly BotMessage[]
   readonly usage?: Usage
+  /** An operator has the conversation: no bot has seen the message. */
+  readonly handedOver?: true
   readonly error?: PublicError
 }
 
@@ -107,6 +109,10 @@ export interface TurnEnd extends Owner {
   /** The id of the message that was answered. */
   readonly message: string
   readonly usage?: Usage
+  /** An operator had the conversation: no bot has seen the message. */
+  readonly handedOver?: true
+  /** Nobody asked: an operator has spoken. */
+  readonly by?: 'operator'
   readonly error?: PublicError
   readonly createdAt: number
   readonly endedAt: number
@@ -123,6 +129,8 @@ export const toTurnEnd = (turn: TurnRow, result: TurnResult | undefined, endedAt
   conversation: turn.conversation,
   message: turn.message.id,
   ...(result?.usage ? { usage: result.usage } : {}),
+  ...(result?.handedOver ? { handedOver: true } : {}),
+  ...(turn.message.by ? { by: turn.message.by } : {}),
   ...(result?.error ? { error: result.error } : {}),
   createdAt: turn.createdAt,
   endedAt,
@@ -175,9 +183,13 @@ export interface OutboxRetry {
  */
 export type AcceptResult =
   /** `turn.status` is `running` when nothing else of the conversation lives, else `queued`. */
+  /**
+   * While an operator has the conversation the turn has ended: with nothing, or, where the message is by an operator,
+   * with its words.
+   */
   | { readonly outcome: 'created'; readonly turn: TurnRow }
   | { readonly outcome: 'duplicate' | 'mismatch' | 'waiting'; readonly turn: TurnRow }
-  | { readonly outcome: 'unknown_conversation' | 'unknown_message' | 'queue_full' }
+  | { readonly outcome: 'unknown_conversation' | 'unknown_message' | 'queue_full' | 'not_handed_over' }
 
 /** A step of one turn: its events and what they change, in one commit. */
 export interface Append {
@@ -210,6 +222,7 @@ export const startedEvent = (turn: TurnRow): Extract<TurnEvent, { type: 'turn.st
   bot: turn.bot,
   conversation: turn.conversation.name,
   message: turn.message.id,
+  ...(turn.message.by ? { by: turn.message.by } : {}),
 })
 
 /**
@@ -280,6 +293,8 @@ export interface NewConversation {
 
 /** A conversation and whose it is; times in ms since the epoch. */
 export interface ConversationRow extends ConversationItem, Omit<NewConversation, 'id'> {
+  /** The key of the operator who has it, in place of its bot. */
+  readonly takenBy?: string
   /** Grows when its context is cleared: bots are shown what was said in the last section only. */
   readonly section: number
 }
@@ -304,6 +319,9 @@ export interface AuditEntry {
     | 'consent bypassed'
     | 'conversation deleted'
     | 'outbox retried'
+    | 'conversation handed over'
+    | 'conversation given back'
+    | 'operator spoke'
   /** The key it was done with, or `policy`. */
   readonly by: string
   readonly bot?: string
@@ -356,6 +374,10 @@ export interface Store extends Records {
   addConversation(conversation: NewConversation, at: number): Promise<ConversationRow>
   /** By its id, for its key, whatever its bot and user. */
   conversationOf(key: string, id: string): Promise<ConversationRow | undefined>
+  /** By its id, whoever's it is. */
+  anyConversation(id: string): Promise<ConversationRow | undefined>
+  /** Gives a conversation to an operator, by the name of a key, or back to its bot. */
+  handOver(id: string, takenBy: string | undefined): Promise<void>
   /** Those of a key with one bot, whoever their users are. */
   conversationsOf(owner: Pick<Owner, 'bot' | 'key'>, options: PageOptions): Promise<Page<ConversationRow>>
   setMetadata(conversation: string, metadata: JsonObject): Promise<void>

@@ -49,6 +49,14 @@ export const outputsBody = z
   .object({ outputs: z.array(z.object({ call: z.string().min(1), output: json })).min(1) })
   .meta({ id: 'ToolOutputs' })
 
+/** The body of `POST /conversations/{conversation}/messages`: what an operator says. */
+export const operatorBody = z
+  .object({
+    text: z.string().min(1).max(100_000),
+    id: optionalName.describe('Sent again under the same id, it is said once.'),
+  })
+  .meta({ id: 'OperatorMessage' })
+
 /** A turn as `GET /api/v1/turns/{turn}` answers. */
 export interface TurnObject {
   readonly turn: string
@@ -66,12 +74,15 @@ export interface TurnObject {
     /** ISO 8601. */
     readonly expiresAt?: string
   }
+  /** An operator has the conversation: the message was kept, and no bot has seen it. */
+  readonly handedOver?: true
   readonly error?: PublicError
 }
 
 /** `said` is the result of a turn that has ended, else its transcript. */
 export function toTurnObject(turn: TurnRow, said: TurnResult | Transcript): TurnObject {
-  const { text, messages, usage, error } = 'result' in said ? { ...said.result, error: undefined } : said
+  const result: TurnResult = 'result' in said ? said.result : said
+  const { text, messages, usage, handedOver, error } = result
   const pending = turn.status === 'waiting' && 'pending' in said ? said.pending : undefined
   return {
     turn: turn.id,
@@ -90,6 +101,7 @@ export function toTurnObject(turn: TurnRow, said: TurnResult | Transcript): Turn
           },
         }
       : {}),
+    ...(handedOver ? { handedOver } : {}),
     ...(error ? { error } : {}),
   }
 }

@@ -53,6 +53,8 @@ export class Connection {
   readonly #defaultBot: string | undefined
   readonly #session = `ws-${newId('conv').slice('conv_'.length)}`
   readonly #followed = new Map<string, AbortController>()
+  /** Conversations in which an operator is listened to. */
+  readonly #heard = new Map<string, { readonly form: Form; readonly stop: AbortController }>()
   readonly #waiting: Buffer[] = []
   readonly #pace: Pace
   readonly #left = new AbortController()
@@ -155,7 +157,7 @@ export class Connection {
       case 'ping':
         return this.#send([{ type: 'pong' }])
       case 'chat':
-        return this.#follow(await this.#ask(principal, frame), 0, frame)
+        return this.#chat(principal, frame)
       case 'resume':
         return this.#resume(await this.#turn(principal, frame.turn), frame)
       case 'leave':
@@ -181,6 +183,38 @@ export class Connection {
   async #authenticate({ key, id }: Extract<ClientFrame, { type: 'auth' }>): Promise<void> {
     this.#visitor = { ...this.#visitor, principal: await this.#visitor.identify(key) }
     await this.#send([{ type: 'authenticated', ...(id === undefined ? {} : { id }) }])
+  }
+
+  async #chat(principal: Principal, frame: Extract<ClientFrame, { type: 'chat' }>): Promise<void> {
+    const turn = await this.#ask(principal, frame)
+    this.#follow(turn, 0, frame)
+    this.#listen(turn, { stream: frame.stream, events: frame.events })
+  }
+
+  /** An operator may speak in a conversation that the client has spoken in: it hears that in the form of its last words. */
+  #listen(turn: TurnRow, form: Form): void {
+    const { id } = turn.conversation
+    const known = this.#heard.get(id)
+    const heard = { form, stop: known?.stop ?? new AbortController() }
+    // Those it spoke in last are at the end.
+    this.#heard.delete(id)
+    this.#heard.set(id, heard)
+    if (known) return
+    this.#hear(turn, AbortSignal.any([heard.stop.signal, this.#left.signal])).catch((error: unknown) => {
+      this.#context.logger.error({ err: error, conversation: id }, 'a socket could not be served')
+      this.#socket.close(1011, 'Connect again and resume.')
+    })
+    if (this.#heard.size <= maxFollowed) return
+    const [oldest, { stop }] = this.#heard.entries().next().value!
+    this.#heard.delete(oldest)
+    stop.abort()
+  }
+
+  async #hear({ id, conversation }: TurnRow, signal: AbortSignal): Promise<void> {
+    for await (const turn of this.#context.hub.operatorTurns(conversation.id, id, signal)) {
+      const form = this.#heard.get(conversation.id)?.form
+      if (form) this.#follow(turn, 0, form)
+    }
   }
 
   async #ask(principal: Principal, frame: Extract<ClientFrame, { type: 'chat' }>): Promise<TurnRow> {
@@ -262,8 +296,9 @@ export class Connection {
 
   async #pass(turn: TurnRow, after: number, form: NamedForm, signal: AbortSignal): Promise<void> {
     const frames = framesIn(form)
-    // An id that the hub made is none of the client's.
-    const id = form.id ?? (turn.message.id.startsWith('msg_') ? undefined : turn.message.id)
+    // An id that the hub or an operator made is none of the client's.
+    const isOwn = !turn.message.by && !turn.message.id.startsWith('msg_')
+    const id = form.id ?? (isOwn ? turn.message.id : undefined)
     const common = { agentId: turn.bot, sessionId: turn.conversation.name, ...(id === undefined ? {} : { id }) }
     // From the beginning: what a frame says may depend on what was said before the place it resumes at.
     for await (const group of this.#context.hub.follow(turn.id, form.events ? after : 0, signal)) {

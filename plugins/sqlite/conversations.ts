@@ -21,6 +21,7 @@ interface ConversationColumns extends DetailColumns {
   readonly unclaimed: number
   readonly metadata: string | null
   readonly section: number
+  readonly taken_by: string | null
 }
 
 /** The table of conversations. */
@@ -108,6 +109,20 @@ export class ConversationTable {
   ofKey(key: string, id: string): ConversationRow | undefined {
     const row = this.#sql.get<ConversationColumns>('SELECT * FROM conversations WHERE id = ? AND key = ?', id, key)
     return row && toRow(row)
+  }
+
+  any(id: string): ConversationRow | undefined {
+    const row = this.#sql.get<ConversationColumns>('SELECT * FROM conversations WHERE id = ?', id)
+    return row && toRow(row)
+  }
+
+  handOver(id: string, takenBy: string | undefined): void {
+    this.#sql.run('UPDATE conversations SET taken_by = ? WHERE id = ?', takenBy ?? null, id)
+  }
+
+  /** Whether an operator has it. */
+  isTaken(id: string): boolean {
+    return this.#sql.get('SELECT 1 FROM conversations WHERE id = ? AND taken_by IS NOT NULL', id) !== undefined
   }
 
   setMetadata(conversation: string, metadata: JsonObject): void {
@@ -277,6 +292,7 @@ const toRow = (row: ConversationColumns): ConversationRow => ({
   ...(row.bot === '' ? {} : { bot: row.bot }),
   ...(row.user === '' ? {} : { user: row.user }),
   ...(row.metadata === null ? {} : { metadata: JSON.parse(row.metadata) as JsonObject }),
+  ...(row.taken_by === null ? {} : { takenBy: row.taken_by }),
   section: row.section,
 })
 

@@ -27,6 +27,18 @@ export class OutboxTable {
     return this.#sql.run('INSERT OR IGNORE INTO owed (turn, lane) VALUES (?, ?)', turn, lane).changes > 0
   }
 
+  /** Those who were owed what was last answered to the user of a conversation. */
+  channelsOf(conversation: string): readonly Lane[] {
+    return this.#sql
+      .all<{ lane: Lane }>(
+        `SELECT lane FROM owed WHERE lane LIKE 'channel:%' AND turn = (
+           SELECT MAX(turn) FROM owed JOIN turns ON turns.number = owed.turn
+           WHERE conversation = ? AND lane LIKE 'channel:%' AND json_extract(message, '$.by') IS NULL)`,
+        conversation,
+      )
+      .map(({ lane }) => lane)
+  }
+
   /** In the commit of the event they tell of, for everybody who is owed it; `end` for hooks, of a turn that ends. */
   addAll(number: number, step: Append, end: (() => TurnEnd) | undefined): number {
     const last = step.events.at(-1)

@@ -12,16 +12,20 @@ export class RecordTable {
     this.#sql = sql
   }
 
-  addUser(conversation: string, number: number | bigint, { turn, message, at }: AcceptInput): void {
+  /** What a turn begins with: the word of its user, or of an operator. */
+  addMessage(conversation: string, number: number | bigint, { turn, message, at }: AcceptInput): void {
+    const role = message.by ?? 'user'
+    const ids = { ...recordIds(turn), operator: `${turn}_operator` }
     this.#sql.run(
       `INSERT INTO records (conversation, turn, turn_number, role, text, record_id, reply, at, updated_at)
-       VALUES (?, ?, ?, 'user', ?, ?, ?, ?, ?)`,
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       conversation,
       turn,
       number,
+      role,
       message.text,
-      recordIds(turn).user,
-      recordIds(turn).bot,
+      ids[role],
+      role === 'user' ? ids.bot : ids.operator,
       at,
       at,
     )

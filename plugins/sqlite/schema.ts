@@ -185,4 +185,7 @@ export const migrations: readonly string[] = [
     lane TEXT PRIMARY KEY
   ) WITHOUT ROWID;
   `,
+  `
+  ALTER TABLE conversations ADD COLUMN taken_by TEXT;
+  `,
 ]

@@ -135,6 +135,14 @@ export class SqliteStore implements Store {
     return this.#conversations.ofKey(key, id)
   }
 
+  async anyConversation(id: string): Promise<ConversationRow | undefined> {
+    return this.#conversations.any(id)
+  }
+
+  async handOver(id: string, takenBy: string | undefined): Promise<void> {
+    this.#conversations.handOver(id, takenBy)
+  }
+
   async conversationsOf(owner: Pick<Owner, 'bot' | 'key'>, options: PageOptions): Promise<Page<ConversationRow>> {
     return this.#conversations.listOfKey(owner, options)
   }

@@ -100,6 +100,8 @@ export class TurnTable {
       if (input.detached) this.#sql.run('UPDATE turns SET detached = 1 WHERE number = ?', twin.number)
       return { outcome: 'duplicate', turn: toTurn(twin) }
     }
+    if (this.#conversations.isTaken(conversation.id)) return this.#acceptTaken(input, conversation)
+    if (input.message.by) return { outcome: 'not_handed_over' }
     if (input.knownOnly) return { outcome: 'unknown_message' }
     const alive = this.#alive(conversation.id)
     const waiting = alive.find(({ status }) => status === 'waiting')
@@ -112,6 +114,15 @@ export class TurnTable {
       return waiting ? { outcome: 'waiting', turn: this.turn(waiting.id)! } : { outcome: 'queue_full' }
     const turn = this.#insertTurn(input, conversation, 'running')
     this.append([failedStep(turn, waiting ? input.refusal.waiting : input.refusal.queueFull, input.at)])
+    return { outcome: 'created', turn: this.turn(turn.id)! }
+  }
+
+  /** An operator has the conversation: no bot sees the message, and its turn ends in the commit that takes it. */
+  #acceptTaken(input: AcceptInput, conversation: ConversationRef): AcceptResult {
+    const { by, text } = input.message
+    const owedTo = by ? [...this.#outbox.channelsOf(conversation.id), ...(input.owedTo ?? [])] : input.owedTo
+    const turn = this.#insertTurn({ ...input, ...(owedTo ? { owedTo } : {}) }, conversation, 'running')
+    this.#appendOne(by ? spokenStep(turn, text, input.at) : handedOverStep(turn, input.at), true)
     return { outcome: 'created', turn: this.turn(turn.id)! }
   }
 
@@ -135,7 +146,7 @@ export class TurnTable {
     )
     const turn = this.turn(input.turn)!
     this.#addEvent(number, { seq: 1, ...startedEvent(turn) })
-    if (!input.message.nudge) this.#records.addUser(conversation.id, number, input)
+    if (!input.message.nudge) this.#records.addMessage(conversation.id, number, input)
     this.#conversations.touch(conversation.id, input.at)
     for (const lane of input.owedTo ?? []) this.#outbox.owe(number, lane)
     return turn
@@ -162,34 +173,40 @@ export class TurnTable {
     const claimed: TurnRow[] = []
     let deliveries = 0
     for (const step of steps) {
-      const turn = this.#sql.get<{ number: number; conversation: string; epoch: number; ended_at: number | null }>(
-        'SELECT number, conversation, epoch, ended_at FROM turns WHERE id = ?',
-        step.turn,
-      )
-      if (!turn || turn.ended_at !== null || turn.epoch !== step.epoch) {
-        refused.push(step.turn)
-        continue
-      }
-      for (const event of step.events) {
-        this.#addEvent(turn.number, event)
-        this.#conversations.note(turn.conversation, event)
-      }
-      this.#changeTurn(turn.number, step)
-      if (step.thread !== undefined) {
-        this.#conversations.setThread(turn.conversation, step.thread)
-      }
-      if (step.status === 'waiting') deliveries += this.#outbox.addAll(turn.number, step, undefined)
-      if (step.status && isEnded(step.status)) {
-        const end = () => toTurnEnd(this.turn(step.turn)!, step.result, step.at)
-        deliveries += this.#outbox.addAll(turn.number, step, end)
-      }
-      if (!step.status || !isEnded(step.status)) continue
-      if (step.result?.text || !this.#isNudge(turn.number)) this.#records.addBot(turn, step)
-      this.#conversations.touch(turn.conversation, step.at)
-      const next = this.#claimNext(turn.conversation)
-      if (next) claimed.push(next)
+      const result = this.#appendOne(step)
+      if (!result) refused.push(step.turn)
+      deliveries += result?.deliveries ?? 0
+      if (result?.claimed) claimed.push(result.claimed)
     }
     return { refused, claimed, deliveries }
+  }
+
+  /** `unanswered`: no bot had a part in the turn, and it was in nobody's way. */
+  #appendOne(step: Append, unanswered = false): { deliveries: number; claimed?: TurnRow | undefined } | undefined {
+    let deliveries = 0
+    const turn = this.#sql.get<{ number: number; conversation: string; epoch: number; ended_at: number | null }>(
+      'SELECT number, conversation, epoch, ended_at FROM turns WHERE id = ?',
+      step.turn,
+    )
+    if (!turn || turn.ended_at !== null || turn.epoch !== step.epoch) return undefined
+    for (const event of step.events) {
+      this.#addEvent(turn.number, event)
+      this.#conversations.note(turn.conversation, event)
+    }
+    this.#changeTurn(turn.number, step)
+    if (step.thread !== undefined) {
+      this.#conversations.setThread(turn.conversation, step.thread)
+    }
+    if (step.status === 'waiting') deliveries += this.#outbox.addAll(turn.number, step, undefined)
+    if (step.status && isEnded(step.status)) {
+      const end = () => toTurnEnd(this.turn(step.turn)!, step.result, step.at)
+      deliveries += this.#outbox.addAll(turn.number, step, end)
+    }
+    if (!step.status || !isEnded(step.status)) return { deliveries }
+    this.#conversations.touch(turn.conversation, step.at)
+    if (unanswered) return { deliveries }
+    if (step.result?.text || !this.#isNudge(turn.number)) this.#records.addBot(turn, step)
+    return { deliveries, claimed: this.#claimNext(turn.conversation) }
   }
 
   #addEvent(turn: number | bigint, event: NumberedEvent): void {
@@ -344,6 +361,33 @@ const failedStep = (turn: TurnRow, result: TurnResult, at: number): Append => ({
   result,
   at,
 })
+
+const handedOverStep = (turn: TurnRow, at: number): Append => ({
+  turn: turn.id,
+  epoch: turn.epoch,
+  events: [{ seq: turn.seq + 1, type: 'turn.completed', text: '', handedOver: true }],
+  status: 'completed',
+  result: { text: '', messages: [], handedOver: true },
+  at,
+})
+
+/** What an operator says, in the events that a bot would say it in. */
+function spokenStep(turn: TurnRow, text: string, at: number): Append {
+  const message = `${turn.id}_operator`
+  return {
+    turn: turn.id,
+    epoch: turn.epoch,
+    events: [
+      { seq: turn.seq + 1, type: 'message.started', message },
+      { seq: turn.seq + 2, type: 'message.delta', message, text },
+      { seq: turn.seq + 3, type: 'message.completed', message, text },
+      { seq: turn.seq + 4, type: 'turn.completed', text },
+    ],
+    status: 'completed',
+    result: { text, messages: [{ id: message, text }] },
+    at,
+  }
+}
 
 const toTurn = (row: TurnColumns): TurnRow => ({
   id: row.id,

@@ -102,6 +102,10 @@ const ofBoth = [
   'POST /api/v1/turns/{turn}/tool-outputs',
 ]
 const ofRest = [
+  'DELETE /api/v1/conversations/{conversation}/handover',
+  'GET /api/v1/conversations/{conversation}/messages',
+  'POST /api/v1/conversations/{conversation}/handover',
+  'POST /api/v1/conversations/{conversation}/messages',
   'DELETE /api/v1/bots/{bot}/conversations/{conversation}',
   'GET /api/v1/bots',
   'GET /api/v1/bots/{bot}/conversations',

@@ -1050,6 +1050,12 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     }),
   },
   {
+    does: 'forgets that an operator has a conversation',
+    caughtBy: 'shows no bot a message of a conversation that was handed over, and keeps what an operator says in it',
+    says: /to match object \{ id: 'conv/,
+    subject: storing(() => ({ handOver: async () => {} })),
+  },
+  {
     does: 'goes on sending to a receiver that refused',
     caughtBy: 'closes a lane whose receiver refuses, and opens it when somebody has that tried again',
     says: /to deeply equal/,

@@ -718,6 +718,46 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     }),
   },
   {
+    title: 'shows no bot a message of a conversation that was handed over, and keeps what an operator says in it',
+    run: withStore(async (store) => {
+      const asked = await accepted(store, { owedTo: ['channel:crm'], user: 'ada' })
+      await store.append([ending(asked)])
+      const { id } = asked.conversation
+      const by = { user: 'ada', conversation: { id } } as const
+      const word = { id: 'o', text: 'Bob here', files: [], by: 'operator' } as const
+      expect(await store.accept(input({ ...by, message: word }))).toEqual({ outcome: 'not_handed_over' })
+      await store.handOver(id, 'ops')
+      expect(await store.anyConversation(id)).toMatchObject({
+        id,
+        bot: 'bot',
+        key: 'local',
+        user: 'ada',
+        takenBy: 'ops',
+      })
+      const kept = await accepted(store, { ...by, knownOnly: true })
+      expect(kept).toMatchObject({ status: 'completed', seq: 2 })
+      expect(await store.read(kept.id, 1, 9)).toEqual([{ seq: 2, type: 'turn.completed', text: '', handedOver: true }])
+      const spoken = await accepted(store, { ...by, message: word })
+      expect((await store.read(spoken.id, 0, 9)).map(({ type }) => type)).toEqual([
+        'turn.started',
+        'message.started',
+        'message.delta',
+        'message.completed',
+        'turn.completed',
+      ])
+      expect(await store.result(spoken.id)).toMatchObject({ text: 'Bob here', messages: [{ text: 'Bob here' }] })
+      const { due } = await store.dueDeliveries(far, [])
+      expect(due.map(({ lane, turn }) => [lane, turn])).toEqual([
+        ['channel:crm', asked.id],
+        ['channel:crm', spoken.id],
+      ])
+      const { items } = await store.records(id, { limit: 9 })
+      expect(items.map(({ role }) => role)).toEqual(['user', 'bot', 'user', 'operator'])
+      await store.handOver(id, undefined)
+      expect((await accepted(store, by)).status).toBe('running')
+    }),
+  },
+  {
     title: 'closes a lane whose receiver refuses, and opens it when somebody has that tried again',
     run: withStore(async (store) => {
       for (const name of ['crm', 'crm', 'other']) {
