@@ -33,6 +33,8 @@ import { toTurnObject } from './wire.ts'
 
 /** How long a provider may take to stop after its signal aborted, before its turn ends without it. */
 const stopWithinMs = 5000
+/** How long a signed request is known again: its timestamp counts five minutes before and after its time. */
+const receiptMs = 600_000
 /** How long the upstream of a turn that ended unanswered may take to be let go. */
 const releaseWithinMs = 60_000
 
@@ -66,6 +68,11 @@ export interface Inbound {
   readonly nudge?: boolean | undefined
   /** The channel is owed the turn's end, and delivers it from the outbox. */
   readonly owed?: boolean
+  /**
+   * The name of a signed request that may be caught and sent again: while its signature is good it is taken once,
+   * whatever is forgotten meanwhile, and names one message.
+   */
+  readonly request?: string
   /** Its client does not stay: the turn goes on though nobody listens. */
   readonly detached?: boolean
   /** A message that cannot run now is taken all the same, and its turn fails at once. */
@@ -178,6 +185,8 @@ export class Dispatcher {
       case 'duplicate':
         if (inbound.detached || inbound.owed) this.#attendance.release(result.turn.id)
         return { turn: result.turn, created: false }
+      case 'replayed':
+        throw new HubError('unknown_turn', { turn: result.forgotten })
       case 'mismatch':
         throw new HubError('idempotency_mismatch', { turn: result.turn.id })
       case 'waiting':
@@ -269,20 +278,30 @@ export class Dispatcher {
       ...(inbound.nudge ? { nudge: true } : {}),
       ...(inbound.history?.length && bot.takesHistory ? { history: inbound.history } : {}),
     }
+    const fingerprint = digest(
+      message.text,
+      JSON.stringify(inbound.files ?? []),
+      JSON.stringify(message.payload ?? null),
+      ...(message.nudge ? ['nudge'] : []),
+      // Left out where there is none, so that every channel has the same digest of the same message.
+      ...(inbound.history?.length ? [JSON.stringify(inbound.history)] : []),
+    )
     return {
       ...owner,
       turn: newId('turn'),
       conversation: conversationOf(inbound),
       newConversation: newId('conv'),
       message,
-      fingerprint: digest(
-        message.text,
-        JSON.stringify(inbound.files ?? []),
-        JSON.stringify(message.payload ?? null),
-        ...(message.nudge ? ['nudge'] : []),
-        // Left out where there is none, so that every channel has the same digest of the same message.
-        ...(inbound.history?.length ? [JSON.stringify(inbound.history)] : []),
-      ),
+      fingerprint,
+      ...(inbound.request === undefined
+        ? {}
+        : {
+            receipt: {
+              id: digest(inbound.channel, inbound.request),
+              names: digest(message.id, inbound.conversation ?? '', owner.user ?? '', fingerprint),
+              until: this.#clock.now() + receiptMs,
+            },
+          }),
       channel: inbound.channel,
       debug: bot.raw || (principal.trusted && (inbound.debug ?? false)),
       bypassConsent: inbound.bypassConsent ?? false,

@@ -82,6 +82,11 @@ export interface AcceptInput extends Owner {
   readonly at: number
   /** How many turns may wait behind the live one of a conversation. */
   readonly queueLimit: number
+  /**
+   * Of the signed request that brought it, until when (ms since the epoch) it is known again: another one of its id is a
+   * `mismatch` where it names something else, and `replayed` where its turn is forgotten.
+   */
+  readonly receipt?: { readonly id: string; readonly names: string; readonly until: number }
   /** Takes only a message that was taken before; another one is an `unknown_message`. */
   readonly knownOnly?: boolean
   /** Who is owed the turn's end: a delivery is written in the commit that ends it, or, but for hooks, parks it. */
@@ -189,6 +194,7 @@ export type AcceptResult =
    */
   | { readonly outcome: 'created'; readonly turn: TurnRow }
   | { readonly outcome: 'duplicate' | 'mismatch' | 'waiting'; readonly turn: TurnRow }
+  | { readonly outcome: 'replayed'; readonly forgotten: string }
   | { readonly outcome: 'unknown_conversation' | 'unknown_message' | 'queue_full' | 'not_handed_over' }
 
 /** A step of one turn: its events and what they change, in one commit. */

@@ -9,7 +9,7 @@ import { channelOptions, defineChannel } from '../../core/channel.ts'
 import { HubError } from '../../core/errors.ts'
 import { under } from '../../core/native.ts'
 import { Secret, secret, setting } from '../../core/settings.ts'
-import { signWebhook, verifyWebhook } from '../../core/signature.ts'
+import { canSign, flawOf, signWebhook, verifyWebhook } from '../../core/signature.ts'
 import type { TurnDelivery } from '../../core/store.ts'
 import { messageBody } from '../../core/wire.ts'
 
@@ -20,7 +20,9 @@ const accepted = z.object({ turn: z.string() }).meta({ id: 'WebhookAccepted' })
 const signed = z.object({
   'webhook-id': z.string().describe("The message's id, where the body has none."),
   'webhook-timestamp': z.string().describe('Seconds since the epoch.'),
-  'webhook-signature': z.string().describe('`v1,` and the HMAC-SHA256 of id, timestamp and body, in base64.'),
+  'webhook-signature': z
+    .string()
+    .describe('`v1,` and the HMAC-SHA256 of id, timestamp and body, or `v1a,` and their Ed25519 signature, in base64.'),
 })
 
 const signature = 'Signed as [Standard Webhooks](https://www.standardwebhooks.com) says.'
@@ -29,14 +31,25 @@ const calledBack =
   `${signature} The answer is POSTed to the callback of the channel, signed the same way, as ` +
   '`{ type, timestamp, data }`, where `data` is the turn object and `type` how it ended, or `turn.waiting`.'
 
+/** Function declarations are there before the options are. */
+function signingSecret() {
+  return secret().superRefine((given, context) => {
+    const message = flawOf(given)
+    if (message) context.addIssue({ code: 'custom', message })
+  })
+}
+
 const webhookOptions = z.strictObject({
   ...channelOptions,
   bot: z.string().describe('The bot that answers.'),
   as: z.string().optional().describe('The API key it acts as; needed where the hub has `auth`.'),
   secret: z
-    .union([secret(), z.array(secret()).min(1)])
+    .union([signingSecret(), z.array(signingSecret()).min(1)])
     .exactOptional()
-    .describe('Signs both ways; several while one is replaced by another. Without one the first start makes it.'),
+    .describe(
+      'Signs both ways; several while one is replaced by another. `whsec_…` is shared, `whsk_…` and `whpk_…` are the ' +
+        'private key of one side and the public key of the other (Ed25519). Without one the first start makes it.',
+    ),
   callback: setting()
     .pipe(z.url({ protocol: /^https?$/ }))
     .exactOptional()
@@ -55,7 +68,12 @@ export const webhook: <const Bot extends string = never>(
 ) => ChannelSpec<Bot> = defineChannel({
   name: 'webhook',
   // `as` is there even when it is not given, so that the loader sees a channel that acts for a key.
-  options: webhookOptions.transform(({ as, ...rest }) => ({ as, ...rest })),
+  options: webhookOptions
+    .refine(
+      ({ secret: given, callback }) => !given || callback === undefined || [given].flat().some(canSign),
+      '`callback` is signed, and a public key (whpk_…) cannot sign; give it a secret of its own beside that',
+    )
+    .transform(({ as, ...rest }) => ({ as, ...rest })),
   create({ path, bot, as, secret: given, callback, allowPrivate }, context) {
     const { secrets, notices } = given ? { secrets: [given].flat(), notices: [] } : ownSecret(context)
     const door = under(path, `/api/v1/webhooks/${context.name}`)
@@ -86,7 +104,7 @@ export const webhook: <const Bot extends string = never>(
         ? {}
         : {
             deliver: (delivery: TurnDelivery, signal: AbortSignal) =>
-              deliver(delivery, context, { callback, secret: secrets[0]!, allowPrivate, signal }),
+              deliver(delivery, context, { callback, secrets, allowPrivate, signal }),
           }),
     }
   },
@@ -100,16 +118,25 @@ async function receive(
   const body = await readBytes(ctx)
   const id = verifySender(ctx, context, secrets, body)
   const message = check(inbound, parseJson(body))
-  const { turn } = await context.hub.send(context.actAs(as), {
+  const sent = {
     ...message,
     id: message.id ?? id,
     bot,
     channel: context.name,
     acceptAnyway: true,
     owed,
-  })
+    request: id,
+  }
+  const turn = await context.hub.send(context.actAs(as), sent).then(
+    ({ turn: row }) => row.id,
+    // It was taken before, and has been forgotten since.
+    (error: unknown) => {
+      if (error instanceof HubError && error.code === 'unknown_turn' && error.turn !== undefined) return error.turn
+      throw error
+    },
+  )
   ctx.status = 202
-  ctx.body = { turn: turn.id }
+  ctx.body = { turn }
 }
 
 function verifySender(ctx: RequestContext, context: ChannelContext, secrets: readonly Secret[], body: Buffer): string {
@@ -124,7 +151,7 @@ function verifySender(ctx: RequestContext, context: ChannelContext, secrets: rea
 async function deliver(
   delivery: TurnDelivery,
   { hub, clock }: ChannelContext,
-  to: { callback: string; secret: Secret; allowPrivate: boolean; signal: AbortSignal },
+  to: { callback: string; secrets: readonly Secret[]; allowPrivate: boolean; signal: AbortSignal },
 ): Promise<void> {
   const turn = await hub.view(delivery.turn)
   // Somebody answered before this could be delivered: the question is no longer one.
@@ -134,7 +161,7 @@ async function deliver(
     timestamp: new Date(delivery.at).toISOString(),
     data: turn,
   })
-  const headers = { ...signWebhook(to.secret, delivery.id, clock.now(), body) }
+  const headers = { ...signWebhook(to.secrets, delivery.id, clock.now(), body) }
   checkTaken(await postCallback(to.callback, headers, body, to), clock.now())
 }
 

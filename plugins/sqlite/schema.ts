@@ -188,4 +188,13 @@ export const migrations: readonly string[] = [
   `
   ALTER TABLE conversations ADD COLUMN taken_by TEXT;
   `,
+  `
+  CREATE TABLE receipts (
+    id TEXT PRIMARY KEY,
+    names TEXT NOT NULL,
+    turn TEXT NOT NULL,
+    until INTEGER NOT NULL
+  ) WITHOUT ROWID;
+  CREATE INDEX receipts_by_time ON receipts (until);
+  `,
 ]

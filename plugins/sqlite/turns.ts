@@ -87,6 +87,34 @@ export class TurnTable {
   }
 
   accept(input: AcceptInput): AcceptResult {
+    const { receipt } = input
+    if (!receipt) return this.#accept(input)
+    const known = this.#sql.get<{ turn: string; names: string }>(
+      'SELECT turn, names FROM receipts WHERE id = ? AND until >= ?',
+      receipt.id,
+      input.at,
+    )
+    if (known) {
+      const turn = this.turn(known.turn)
+      if (!turn) return { outcome: 'replayed', forgotten: known.turn }
+      if (known.names !== receipt.names) return { outcome: 'mismatch', turn }
+    }
+    const result = this.#accept(input)
+    if (!known && (result.outcome === 'created' || result.outcome === 'duplicate')) {
+      this.#sql.run('DELETE FROM receipts WHERE until < ?', input.at)
+      const { id, names, until } = receipt
+      this.#sql.run(
+        'INSERT INTO receipts (id, names, turn, until) VALUES (?, ?, ?, ?)',
+        id,
+        names,
+        result.turn.id,
+        until,
+      )
+    }
+    return result
+  }
+
+  #accept(input: AcceptInput): AcceptResult {
     const conversation = this.#conversationFor(input)
     if (!conversation) return { outcome: input.knownOnly ? 'unknown_message' : 'unknown_conversation' }
     const twin = this.#sql.get<TurnColumns>(

@@ -123,6 +123,92 @@ describe('signatures', () => {
     expect((await hub.hub.audit.page({ limit: 9 })).items).toMatchObject([{ what: 'credential refused' }])
   })
 
+  // From test/fixtures/webhook/ed25519.sh, which signs with OpenSSL.
+  const ed25519 = {
+    private: 'whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=',
+    public: 'whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=',
+    signature: 'v1a,fldxM4gAKugP6nnt1hdz3sgGfZ6d99nzrMFnZOELIxbzEHoVmAb2ADpkJK7zgPePmPsle0zV9jSeGlHFG2NVAw==',
+  }
+
+  it('may be those of a key pair, as OpenSSL makes them', () => {
+    const id = 'msg_p5jXN8AQM9LWM0D4loKWxJek'
+    const at = 1_614_265_330_000
+    const body = '{"test": 2432232314}'
+    const headers = signWebhook(new Secret(ed25519.private), id, at, body)
+    expect(headers['webhook-signature']).toBe(ed25519.signature)
+    for (const key of [ed25519.public, ed25519.private]) {
+      expect(verifyWebhook([new Secret(key)], { ...headers }, Buffer.from(body), at)).toBe(id)
+    }
+    const longer = `whsk_${Buffer.concat([ed25519.private, ed25519.public].map((key) => Buffer.from(key.slice(5), 'base64'))).toString('base64')}`
+    expect(signWebhook(new Secret(longer), id, at, body)).toEqual(headers)
+    const refuses = (change: Record<string, string>, text = body) =>
+      expect(() =>
+        verifyWebhook([new Secret(ed25519.public)], { ...headers, ...change }, Buffer.from(text), at),
+      ).toThrow('does not match')
+    refuses({}, `${body} `)
+    refuses({ 'webhook-id': 'msg_2' })
+    refuses({ 'webhook-signature': headers['webhook-signature'].replace('v1a,', 'v1,') })
+    refuses({ 'webhook-signature': 'v1a,AAAA' })
+    // A public key is known to all: it is no shared secret.
+    const forged = new Webhook(btoa(ed25519.public)).sign(id, new Date(at), body)
+    refuses({ 'webhook-signature': forged })
+  })
+
+  it('go out under every secret while one is replaced, and under none that is only a public key', async () => {
+    await using crm = await receiver()
+    const other = 'whsec_bmV3LXNlY3JldC1uZXctc2VjcmV0'
+    await using hub = await startHub({
+      bots: { bot: echo() },
+      channels: {
+        crm: webhook({
+          bot: 'bot',
+          secret: [other, secret, ed25519.private, ed25519.public],
+          callback: crm.url,
+          allowPrivate: true,
+        }),
+      },
+    })
+    await deliverTo(hub, { text: 'x' })
+    await crm.atLeast(1)
+    const { headers, body } = crm.received[0]!
+    new Webhook(other).verify(body, headers as Record<string, string>)
+    verifyWebhook([new Secret(ed25519.public)], headers, Buffer.from(body), Date.now())
+    expect(String(headers['webhook-signature']).split(' ')).toHaveLength(3)
+    const check = (given: string) => () =>
+      checkConfig(
+        defineConfig({
+          bots: { bot: echo() },
+          channels: { crm: webhook({ bot: 'bot', secret: given, callback: 'https://example.com/' }) },
+        }),
+      )
+    expect(check(ed25519.public)).toThrow('a public key (whpk_…) cannot sign')
+    expect(check('whsk_c2hvcnQ=')).toThrow('is no Ed25519 key')
+  })
+
+  it('are good once: what was caught on its way and sent again is the turn it was, though that is forgotten', async () => {
+    let runs = 0
+    await using hub = await hubWith({ bot: local(() => `run ${++runs}`) })
+    const body = JSON.stringify({ text: 'pay', conversation: 'c', id: 'own' })
+    const headers = headersFor(body, 'msg_1')
+    const send = async (text = body, given = headers) => {
+      const response = await post(hub, text, given)
+      return [response.status, (await jsonOf<{ turn?: string }>(response)).turn] as const
+    }
+    const first = await send()
+    expect(first[0]).toBe(202)
+    await hub.api(`/turns/${first[1]}?wait=5`)
+    await fetch(`${hub.url}/api/v1/bots/bot/conversations/c`, { method: 'DELETE' })
+    expect(await send()).toEqual(first)
+    expect(await (await hub.api('/bots/bot/conversations')).json()).toEqual({ items: [] })
+    expect(runs).toBe(1)
+    // One id names one message, whatever id the body has.
+    const second = JSON.stringify({ text: 'pay', conversation: 'd', id: 'a' })
+    expect((await send(second, headersFor(second, 'msg_2')))[0]).toBe(202)
+    const changed = JSON.stringify({ text: 'pay', conversation: 'd', id: 'b' })
+    expect((await send(changed, headersFor(changed, 'msg_2')))[0]).toBe(422)
+    expect(runs).toBe(2)
+  })
+
   it('may be any of several secrets while one is replaced', async () => {
     await using hub = await startHub({
       bots: { bot: echo() },

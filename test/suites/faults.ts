@@ -1050,6 +1050,17 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     }),
   },
   {
+    does: 'takes a caught request for a new one when its turn is forgotten',
+    caughtBy: 'knows a signed request again while it counts, also when its turn is forgotten',
+    says: /'mismatch'/,
+    subject: storing((store) => ({
+      accept({ ...message }) {
+        delete message.receipt
+        return store.accept(message)
+      },
+    })),
+  },
+  {
     does: 'forgets that an operator has a conversation',
     caughtBy: 'shows no bot a message of a conversation that was handed over, and keeps what an operator says in it',
     says: /to match object \{ id: 'conv/,

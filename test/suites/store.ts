@@ -758,6 +758,24 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     }),
   },
   {
+    title: 'knows a signed request again while it counts, also when its turn is forgotten',
+    run: withStore(async (store) => {
+      const receipt = { id: 'r', names: 'a', until: 100 }
+      const first = input({ at: 1, receipt })
+      const turn = await accepted(store, first)
+      const again = { ...first, turn: 'turn_again', newConversation: 'conv_again', at: 100 }
+      expect(await store.accept(again)).toMatchObject({ outcome: 'duplicate', turn: { id: turn.id } })
+      const other = input({ at: 100, receipt: { ...receipt, names: 'b' } })
+      expect(await store.accept(other)).toMatchObject({ outcome: 'mismatch', turn: { id: turn.id } })
+      await store.forget(turn.conversation.id)
+      expect(await store.accept(again)).toEqual({ outcome: 'replayed', forgotten: turn.id })
+      expect(await store.accept({ ...again, at: 101, receipt: { ...receipt, until: 200 } })).toMatchObject({
+        outcome: 'created',
+        turn: { id: 'turn_again' },
+      })
+    }),
+  },
+  {
     title: 'closes a lane whose receiver refuses, and opens it when somebody has that tried again',
     run: withStore(async (store) => {
       for (const name of ['crm', 'crm', 'other']) {
