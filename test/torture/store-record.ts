@@ -19,8 +19,8 @@ export function readStore(file: string): StoreRecord {
     const events = database.prepare('SELECT seq, body FROM events WHERE turn = ? ORDER BY seq')
     const turns = database
       .prepare(
-        `SELECT number, turns.id, bot, conversation, message_id AS message, status, seq, result
-         FROM turns JOIN conversations ON conversations.id = turns.conversation ORDER BY number`,
+        `SELECT turns.number, turns.id, bot, conversation, message_id AS message, turns.status, seq, result
+         FROM turns JOIN conversations ON conversations.id = turns.conversation ORDER BY turns.number`,
       )
       .all() as TurnColumns[]
     return {
