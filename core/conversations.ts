@@ -361,7 +361,7 @@ export class Conversations {
     if (found.bot !== undefined) {
       const bot = bots.find(principal, found.bot)
       // Not by the outbox: what comes late would take the next section away too.
-      await bot.provider.forget?.(await this.#thread(bot, ofUser(principal, found), found), signal)
+      await bot.provider.forget?.(await this.#thread(bot, principal, found), signal)
     }
     await store.clear(found.id)
     return this.get(principal, id)
@@ -374,7 +374,7 @@ export class Conversations {
   async discard(principal: Principal, id: string): Promise<void> {
     const found = await this.get(principal, id)
     if (found.bot === undefined) await this.#options.store.forget(found.id)
-    else await this.forget(ofUser(principal, found), found.bot, found.id)
+    else await this.forget(principal, found.bot, found.id)
   }
 
   /**
@@ -507,8 +507,15 @@ export class Conversations {
   }
 
   async #thread(bot: Bot, principal: Principal, { id, name }: ConversationRef): Promise<Thread> {
-    const thread = await this.#options.store.thread(id)
-    return { bot: bot.name, principal, conversation: { id, name }, ...(thread === undefined ? {} : { thread }) }
+    const { store } = this.#options
+    const [thread, row] = await Promise.all([store.thread(id), store.conversationOf(principal.key, id)])
+    return {
+      bot: bot.name,
+      // One that no message has claimed yet becomes the user's who asks.
+      principal: row?.bot === undefined ? principal : ofUser(principal, row),
+      conversation: { id, name },
+      ...(thread === undefined ? {} : { thread }),
+    }
   }
 }
 

@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { HubEvent, Json, NumberedEvent, Turn } from '../../index.ts'
-import { defineProvider, echo, HubError, local } from '../../index.ts'
+import { apiKey, defineProvider, echo, HubError, local } from '../../index.ts'
 import { z } from 'zod'
-import type { Provider, ProviderManifest } from '../../core/plugin.ts'
+import type { Provider, ProviderManifest, Thread } from '../../core/plugin.ts'
 import type { TestHub } from '../support/hub.ts'
 import { jsonOf, readEvents, startHub } from '../support/hub.ts'
 
@@ -574,6 +574,31 @@ describe('deleting a conversation', () => {
     expect((await hub.api('/bots/bot/conversations/a/messages')).status).toBe(404)
     expect((await hanging).status ?? 'gone').not.toBe('completed')
     expect((await hub.ask('bot', 'other words', { conversation: 'a', id: 'm1' })).text).toBe('hello')
+  })
+
+  it('tells the upstream whose conversation it was, whoever a trusted key speaks for when it deletes it', async () => {
+    const forgotten = Promise.withResolvers<Thread>()
+    const bot = provider(
+      {},
+      {
+        async *respond() {
+          yield say('hello')
+        },
+        forget: async (thread) => forgotten.resolve(thread),
+      },
+    )
+    await using hub = await startHub({
+      auth: [apiKey({ name: 'crm', key: 'k'.repeat(32), trusted: true })],
+      bots: { bot },
+    })
+    const headers = { authorization: `Bearer ${'k'.repeat(32)}` }
+    await hub.api('/bots/bot/messages', { text: 'hi', conversation: 'a', user: 'ada' }, headers)
+    const { items } = await jsonOf<{ items: readonly { id: string }[] }>(
+      await hub.api('/bots/bot/conversations?user=ada', undefined, headers),
+    )
+    const path = `${hub.url}/api/v1/bots/bot/conversations/${items[0]!.id}?user=bob`
+    expect((await fetch(path, { method: 'DELETE', headers })).status).toBe(204)
+    expect((await forgotten.promise).principal).toMatchObject({ key: 'crm', user: 'ada' })
   })
 
   it('tells the upstream after a restart too, when it could not be told before', async () => {
