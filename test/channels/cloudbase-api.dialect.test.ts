@@ -3,7 +3,7 @@ import { ClassicEncoder, isShown } from '../../channels/cloudbase-api/encode.ts'
 import type { LoggedEvent, NumberedEvent } from '../../core/events.ts'
 import { newId } from '../../core/ids.ts'
 import { cloudbaseApi, echo } from '../../index.ts'
-import { eventTypes, numbered, rowsUnder, sampleEvents } from '../support/dialect-page.ts'
+import { eventTypes, numbered, rowsUnder, sampleEvents } from '../support/dialects.ts'
 import { jsonOf, startHub } from '../support/hub.ts'
 import type { TestHub } from '../support/hub.ts'
 

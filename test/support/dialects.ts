@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import type { LoggedEvent } from '../../core/events.ts'
+import type { LoggedEvent, NumberedEvent } from '../../core/events.ts'
 import { newId } from '../../core/ids.ts'
 
 const page = readFileSync(new URL('../../docs/dialects.md', import.meta.url), 'utf8')
@@ -51,3 +51,10 @@ export const sampleEvents: { readonly [Type in LoggedEvent['type']]: LoggedEvent
   'turn.cancelled': { type: 'turn.cancelled', text: '', by: 'client' },
   'turn.interrupted': { type: 'turn.interrupted', text: '', error },
 }
+
+/** The names of all events. */
+export const eventTypes = Object.keys(sampleEvents) as readonly LoggedEvent['type'][]
+
+/** The samples of these types as they would stand in a log. */
+export const numbered = (types: readonly LoggedEvent['type'][]): readonly NumberedEvent[] =>
+  types.map((type, index) => ({ seq: index + 1, ...sampleEvents[type] }))
