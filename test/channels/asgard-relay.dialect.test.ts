@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asgard, asgardRelay, echo, local } from '../../index.ts'
@@ -13,45 +12,19 @@ import type { LoggedEvent, NumberedEvent } from '../../core/events.ts'
 import { newId } from '../../core/ids.ts'
 import { asgardEvent, asgardMessage, decode, encodeFrame } from '../../plugins/asgard/wire.ts'
 import type { AsgardEvent } from '../../plugins/asgard/wire.ts'
+import { rowsUnder, sampleEvents } from '../support/dialects.ts'
 import { startHub } from '../support/hub.ts'
 import type { TestHub } from '../support/hub.ts'
 import { startUpstream } from '../support/upstream.ts'
 
-const page = readFileSync(new URL('../../docs/dialects.md', import.meta.url), 'utf8')
 const turn = newId('turn')
 const run = { turn, message: 'm', namespace: 'ns', botProviderName: 'bot', customChannelId: 'c' }
-const call = { call: 'call-1', toolset: 'mail', tool: 'send_mail', input: { to: 'ada' } }
-const error = { code: 'upstream_cut', message: 'It broke off.', retryable: true, upstream: { code: 'E7' } }
 
-/** One of every event there is; another kind does not compile before it is here. */
-const samples: { readonly [Type in LoggedEvent['type']]: LoggedEvent & { readonly type: Type } } = {
-  'turn.started': { type: 'turn.started', turn, bot: 'bot', conversation: 'c', message: 'm' },
-  'message.started': { type: 'message.started', message: 'a' },
-  'message.delta': { type: 'message.delta', message: 'a', text: 'Hi' },
-  'message.completed': { type: 'message.completed', message: 'a', text: 'Hi', payload: { a: 1 } },
-  'reasoning.delta': { type: 'reasoning.delta', message: 'r', text: 'Hm' },
-  'reasoning.completed': { type: 'reasoning.completed', message: 'r', text: 'Hm' },
-  'canvas.delta': { type: 'canvas.delta', message: 'v', text: '<p>' },
-  'canvas.completed': { type: 'canvas.completed', message: 'v', text: '<p>' },
-  'tool.started': { type: 'tool.started', ...call },
-  'tool.completed': { type: 'tool.completed', call: 'call-1', output: 'sent', isError: false },
-  'agent.started': { type: 'agent.started', agent: 'g', parent: 'p', kind: 'k', description: 'd' },
-  'agent.completed': { type: 'agent.completed', agent: 'g', status: 'failed', summary: 's' },
-  'sandbox.started': { type: 'sandbox.started', name: 'n', blueprint: 'b' },
-  'sandbox.ready': { type: 'sandbox.ready', name: 'n', blueprint: 'b' },
-  'conversation.updated': { type: 'conversation.updated', title: 't', status: 'COMPLETED' },
-  'consent.requested': { type: 'consent.requested', calls: [{ ...call, alreadyAllowed: false }] },
-  'consent.answered': { type: 'consent.answered', decisions: [{ call: 'call-1', result: 'allow_once' }], by: 'user' },
-  'tool.outputs_requested': { type: 'tool.outputs_requested', calls: [call] },
-  suggestion: { type: 'suggestion', text: 'More?' },
-  usage: { type: 'usage', inputTokens: 1, outputTokens: 2, totalTokens: 3, model: 'x' },
-  'attempt.failed': { type: 'attempt.failed', attempt: 1, error, retryInMs: 1 },
+/** One of every event there is, the raw one as it comes from Asgard. */
+const samples: typeof sampleEvents = {
+  ...sampleEvents,
+  'turn.started': { ...sampleEvents['turn.started'], turn },
   raw: { type: 'raw', source: 'asgard', name: 'asgard.process.start', data: { processStart: { processId: 'p' } } },
-  'turn.waiting': { type: 'turn.waiting', for: 'consent' },
-  'turn.completed': { type: 'turn.completed', text: 'Hi' },
-  'turn.failed': { type: 'turn.failed', text: '', error },
-  'turn.cancelled': { type: 'turn.cancelled', text: '', by: 'client' },
-  'turn.interrupted': { type: 'turn.interrupted', text: '', error },
 }
 
 /** What has to have happened before an event means anything. */
@@ -76,19 +49,6 @@ function framesOf(type: LoggedEvent['type']) {
 const typesOf = (frames: readonly { readonly event: AsgardEvent }[]) => frames.map(({ event }) => event.eventType)
 /** The only fact that is there. */
 const factOf = ({ fact }: AsgardEvent) => Object.fromEntries(Object.entries(fact).filter(([, value]) => value !== null))
-
-/** Rows of a table of the page, by its heading: cells without backticks. */
-const rowsUnder = (heading: string): readonly (readonly string[])[] =>
-  (page.split(`\n## ${heading}\n`)[1] ?? '')
-    .split(/\n## /)[0]!
-    .split('\n')
-    .filter((line) => line.startsWith('| `'))
-    .map((line) =>
-      line
-        .split('|')
-        .slice(1, -1)
-        .map((cell) => cell.replaceAll('`', '').trim()),
-    )
 
 const eventTypes = Object.keys(samples) as LoggedEvent['type'][]
 
