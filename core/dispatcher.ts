@@ -487,7 +487,7 @@ export class Dispatcher {
       await this.#log.commit()
       if (goesOn) {
         this.#stopExpiry(id)
-        this.#start({ ...turn, seq: this.#log.seq(id) })
+        this.#start((await this.#store.turn(id))!)
       } else this.#log.close(id)
     })
   }
@@ -507,7 +507,7 @@ export class Dispatcher {
 
   /** Goes on with what an earlier process left. */
   async recover(): Promise<void> {
-    const { broken, waiting, claimed } = await this.#store.recover()
+    const { broken, waiting, claimed } = await this.#store.recover(this.#clock.now())
     for (const turn of waiting) this.#expireLater(turn)
     for (const turn of claimed) this.#start(turn)
     for (const turn of broken) {
@@ -583,7 +583,7 @@ export class Dispatcher {
     if (!bot) return this.#endInterrupted(row)
     this.#log.open(row)
     const transcript = await this.#transcript(row)
-    const deadline = setTimeout(() => abort.abort(new HubError('deadline_exceeded')), bot.deadlineMs)
+    const deadline = setTimeout(() => abort.abort(new HubError('deadline_exceeded')), this.#timeLeft(row, bot))
     try {
       await this.#pump(bot, toTurn(row, transcript, abort.signal), transcript)
       await this.#close(bot, row, transcript)
@@ -592,6 +592,11 @@ export class Dispatcher {
     } finally {
       clearTimeout(deadline)
     }
+  }
+
+  /** Of a turn's deadline, in ms, whichever processes it ran in. */
+  #timeLeft({ ranMs, legAt = this.#clock.now() }: TurnRow, { deadlineMs }: Bot): number {
+    return Math.max(0, deadlineMs - ranMs - Math.max(0, this.#clock.now() - legAt))
   }
 
   /** Moves what the bot yields into the log until it ends, throws, or does not stop in time after an abort. */

@@ -40,6 +40,10 @@ export interface TurnRow extends Owner {
   readonly thread?: Json
   /** Since when it waits or until when an answer counts, ms since the epoch. */
   readonly expiresAt?: number
+  /** How long it ran before the leg that runs now or ran last, in ms: what it waited or was queued for is not counted. */
+  readonly ranMs: number
+  /** When that leg began, ms since the epoch; a new process goes on with the leg it found. */
+  readonly legAt?: number
   readonly createdAt: number
   /** Set when it has ended, ms since the epoch. */
   readonly endedAt?: number
@@ -372,8 +376,8 @@ export interface Store extends Records {
   result(turn: string): Promise<TurnResult | undefined>
   /** Events with `seq > after`, in order; at most `limit`, and fewer where they are large, but one at least. */
   read(turn: string, after: number, limit: number): Promise<readonly NumberedEvent[]>
-  /** Takes over every turn that has not ended. */
-  recover(): Promise<Recovered>
+  /** Takes over every turn that has not ended, at a time in ms since the epoch. */
+  recover(at: number): Promise<Recovered>
   conversation(owner: Owner, nameOrId: string): Promise<ConversationRef | undefined>
   /** Finds the conversation of that name, or makes it. */
   openConversation(owner: Owner, name: string, newId: string, at: number): Promise<ConversationRef>

@@ -197,4 +197,9 @@ export const migrations: readonly string[] = [
   ) WITHOUT ROWID;
   CREATE INDEX receipts_by_time ON receipts (until);
   `,
+  `
+  ALTER TABLE turns ADD COLUMN ran_ms INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE turns ADD COLUMN leg_at INTEGER;
+  UPDATE turns SET leg_at = created_at WHERE ended_at IS NULL;
+  `,
 ]

@@ -99,8 +99,8 @@ export class SqliteStore implements Store {
     return this.#turns.read(turn, after, limit)
   }
 
-  async recover(): Promise<Recovered> {
-    return this.#sql.atomically(() => this.#turns.recover())
+  async recover(at: number): Promise<Recovered> {
+    return this.#sql.atomically(() => this.#turns.recover(at))
   }
 
   async liveTurns(conversation: string): Promise<readonly TurnRow[]> {

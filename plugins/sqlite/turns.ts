@@ -54,12 +54,15 @@ interface TurnColumns {
   readonly seq: number
   readonly cursor: string | null
   readonly expires_at: number | null
+  readonly ran_ms: number
+  readonly leg_at: number | null
   readonly created_at: number
   readonly ended_at: number | null
 }
 
 const turnColumns = `turns.number, turns.id, turns.conversation, turns.message_id, turns.message, turns.fingerprint,
   turns.channel, turns.debug, turns.bypass, turns.detached, turns.compacted, turns.status, turns.epoch, turns.seq, turns.cursor, turns.expires_at,
+  turns.ran_ms, turns.leg_at,
   turns.created_at, turns.ended_at, c.bot, c.key, c.user, c.name, c.thread
   FROM turns JOIN conversations c ON c.id = turns.conversation`
 
@@ -157,8 +160,8 @@ export class TurnTable {
   /** With its first event, the user's record and what is owed for it. */
   #insertTurn(input: AcceptInput, conversation: ConversationRef, status: TurnStatus): TurnRow {
     const { lastInsertRowid: number } = this.#sql.run(
-      `INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, detached, status, epoch, seq, created_at)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)`,
+      `INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, detached, status, epoch, seq, leg_at, created_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)`,
       input.turn,
       conversation.id,
       input.message.id,
@@ -170,6 +173,7 @@ export class TurnTable {
       Number(input.detached),
       status,
       this.#epoch,
+      status === 'running' ? input.at : null,
       input.at,
     )
     const turn = this.turn(input.turn)!
@@ -222,6 +226,7 @@ export class TurnTable {
       this.#conversations.note(turn.conversation, event)
     }
     this.#changeTurn(turn.number, step)
+    this.#keepTime(turn.number, step)
     if (step.thread !== undefined) {
       this.#conversations.setThread(turn.conversation, step.thread)
     }
@@ -234,7 +239,7 @@ export class TurnTable {
     this.#conversations.touch(turn.conversation, step.at)
     if (unanswered) return { deliveries }
     if (step.result?.text || !this.#isNudge(turn.number)) this.#records.addBot(turn, step)
-    return { deliveries, claimed: this.#claimNext(turn.conversation) }
+    return { deliveries, claimed: this.#claimNext(turn.conversation, step.at) }
   }
 
   #addEvent(turn: number | bigint, event: NumberedEvent): void {
@@ -257,16 +262,23 @@ export class TurnTable {
     )
   }
 
+  /** What a turn waits does not count against its deadline. */
+  #keepTime(number: number, { status, at }: Append): void {
+    if (status === 'running') this.#sql.run('UPDATE turns SET leg_at = ? WHERE number = ?', at, number)
+    if (status !== 'waiting') return
+    this.#sql.run('UPDATE turns SET ran_ms = ran_ms + MAX(0, ? - leg_at) WHERE number = ?', at, number)
+  }
+
   /** A nudge leaves no record, unless something is said to it. */
   #isNudge(number: number): boolean {
     const nudge = "SELECT 1 FROM turns WHERE number = ? AND json_extract(message, '$.nudge')"
     return this.#sql.get(nudge, number) !== undefined
   }
 
-  #claimNext(conversation: string): TurnRow | undefined {
+  #claimNext(conversation: string, at: number): TurnRow | undefined {
     const [next] = this.#alive(conversation)
     if (next?.status !== 'queued') return undefined
-    this.#sql.run(`UPDATE turns SET status = 'running', epoch = ? WHERE id = ?`, this.#epoch, next.id)
+    this.#sql.run(`UPDATE turns SET status = 'running', epoch = ?, leg_at = ? WHERE id = ?`, this.#epoch, at, next.id)
     return this.turn(next.id)
   }
 
@@ -297,7 +309,7 @@ export class TurnTable {
     return events
   }
 
-  recover(): Recovered {
+  recover(at: number): Recovered {
     this.#sql.run('UPDATE turns SET epoch = ? WHERE ended_at IS NULL', this.#epoch)
     const alive = this.#sql
       .all<TurnColumns>(`SELECT ${turnColumns} WHERE turns.ended_at IS NULL ORDER BY turns.number`)
@@ -307,7 +319,7 @@ export class TurnTable {
     return {
       broken: alive.filter((turn) => turn.status === 'running'),
       waiting: alive.filter((turn) => turn.status === 'waiting'),
-      claimed: [...idle].map((conversation) => this.#claimNext(conversation)!),
+      claimed: [...idle].map((conversation) => this.#claimNext(conversation, at)!),
     }
   }
 
@@ -435,6 +447,8 @@ const toTurn = (row: TurnColumns): TurnRow => ({
   ...(row.cursor === null ? {} : { cursor: JSON.parse(row.cursor) as Json }),
   ...(row.thread === null ? {} : { thread: JSON.parse(row.thread) as Json }),
   ...(row.expires_at === null ? {} : { expiresAt: row.expires_at }),
+  ranMs: row.ran_ms,
+  ...(row.leg_at === null ? {} : { legAt: row.leg_at }),
   createdAt: row.created_at,
   ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),
 })

@@ -1,7 +1,11 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { localPrincipal } from '../../core/auth.ts'
 import { systemClock } from '../../core/clock.ts'
-import { local } from '../../index.ts'
+import { defineProvider, local } from '../../index.ts'
+import { z } from 'zod'
 import type { TestHub } from '../support/hub.ts'
 import { startHub } from '../support/hub.ts'
 
@@ -15,12 +19,30 @@ const slow = local(async function* ({ message, signal }) {
   }
 })
 
-/** Sends a message and lets time pass, ten seconds at a step, until its turn has ended. */
-async function passing({ hub }: TestHub, text: string) {
-  const { turn } = await hub.dispatcher.send(localPrincipal(), { bot: 'slow', text, channel: 'test', detached: true })
+/** The same, of a bot that can go on after a restart. */
+const resuming = defineProvider({
+  manifest: { name: 'resuming', resumes: true },
+  options: z.strictObject({}),
+  create: () => ({
+    async *respond({ signal }) {
+      yield { type: 'upstream', cursor: 'there' }
+      for (;;) {
+        await systemClock.sleep(50_000, signal)
+        yield { type: 'message.delta', message: 'm', text: 'still here ' }
+      }
+    },
+  }),
+})()
+
+const send = async ({ hub }: TestHub, text: string) =>
+  (await hub.dispatcher.send(localPrincipal(), { bot: 'slow', text, channel: 'test', detached: true })).turn.id
+
+/** Lets time pass, ten seconds at a step, until a turn does not run any more, or for so long. */
+async function passing({ hub }: TestHub, turn: string, forMs = Infinity) {
+  const from = Date.now()
   for (;;) {
-    const seen = await hub.dispatcher.view(turn.id)
-    if (seen.status !== 'running') return seen
+    const seen = await hub.dispatcher.view(turn)
+    if (seen.status !== 'running' || Date.now() - from >= forMs) return seen
     await vi.advanceTimersByTimeAsync(10_000)
     await new Promise((resolve) => setImmediate(resolve))
   }
@@ -30,7 +52,7 @@ describe('a turn that makes progress', () => {
   it('is cut by nothing shorter than its deadline: twelve minutes are fine', async () => {
     await using hub = await startHub({ bots: { slow } })
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
-    const turn = await passing(hub, '15')
+    const turn = await passing(hub, await send(hub, '15'))
     vi.useRealTimers()
     expect(turn).toMatchObject({ status: 'completed' })
     expect(turn.text.split('still').length).toBe(16)
@@ -39,9 +61,31 @@ describe('a turn that makes progress', () => {
   it('ends at its deadline of 30 minutes, with what it said kept', async () => {
     await using hub = await startHub({ bots: { slow } })
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
-    const turn = await passing(hub, '100')
+    const turn = await passing(hub, await send(hub, '100'))
     vi.useRealTimers()
     expect(turn).toMatchObject({ status: 'failed', error: { code: 'deadline_exceeded' } })
     expect(turn.text).toContain('still here')
+  })
+
+  it('has one deadline for all the processes it runs in', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bothub-'))
+    const config = { bots: { slow: resuming } }
+    const first = await startHub(config, { folder })
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+    const from = Date.now()
+    const id = await send(first, 'x')
+    expect(await passing(first, id, 1_200_000)).toMatchObject({ status: 'running' })
+    const now = Date.now()
+    vi.useRealTimers()
+    await first[Symbol.asyncDispose]()
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'], now })
+    await using second = await startHub(config, { folder })
+    const turn = await passing(second, id)
+    const tookMs = Date.now() - from
+    vi.useRealTimers()
+    expect(turn).toMatchObject({ status: 'failed', error: { code: 'deadline_exceeded' } })
+    expect(tookMs).toBeGreaterThanOrEqual(1_800_000)
+    expect(tookMs).toBeLessThan(1_830_000)
+    rmSync(folder, { recursive: true, force: true })
   })
 })

@@ -879,7 +879,7 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     caughtBy: 'takes over what was left, and fences the writer before',
     says: /to deeply equal/,
     subject: storing((store) => ({
-      recover: async () => ({ ...(await store.recover()), broken: [] }),
+      recover: async (at) => ({ ...(await store.recover(at)), broken: [] }),
     })),
   },
   {

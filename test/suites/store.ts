@@ -273,6 +273,23 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     }),
   },
   {
+    title: 'counts how long a turn ran, without what it waited or was queued for',
+    run: withStore(async (store) => {
+      const turn = await accepted(store, { at: 100 })
+      expect(turn).toMatchObject({ ranMs: 0, legAt: 100 })
+      const queued = await accepted(store, { at: 110 })
+      expect(queued).not.toHaveProperty('legAt')
+      await store.append([step(turn, { status: 'waiting', at: 150 })])
+      await store.append([step(turn, { status: 'running', at: 500 })])
+      expect(await store.turn(turn.id)).toMatchObject({ ranMs: 50, legAt: 500 })
+      await store.append([step(turn, { status: 'waiting', at: 525 })])
+      expect(await store.turn(turn.id)).toMatchObject({ ranMs: 75 })
+      const { claimed } = await store.append([{ ...ending(turn), at: 900 }])
+      expect(claimed).toMatchObject([{ id: queued.id, ranMs: 0, legAt: 900 }])
+      expect((await store.recover(1000)).broken).toMatchObject([{ ranMs: 0, legAt: 900 }])
+    }),
+  },
+  {
     title: 'has everything again when it is opened again',
     async run(subject) {
       await using place = makePlace(subject)
@@ -308,7 +325,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       await before.append([ending(done), step(waiting, { status: 'waiting' }), step(orphan, { status: 'queued' })])
       await before.close()
       const after = await place.open()
-      const left = await after.recover()
+      const left = await after.recover(1)
       expect(idsOf(left.broken)).toEqual([running.id])
       expect(idsOf(left.waiting)).toEqual([waiting.id])
       expect(idsOf(left.claimed)).toEqual([orphan.id])
