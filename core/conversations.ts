@@ -12,7 +12,7 @@ import type { Logger } from './log.ts'
 import type { ConversationRef, FileRef, Json, JsonObject } from './message.ts'
 import type { Deliverer } from './outbox.ts'
 import type { Asker, PassthroughAnswer, PassthroughRequest, SuggestionRequest, Thread, Upload } from './plugin.ts'
-import type { FoundRecords, RecordQuery } from './records.ts'
+import type { FoundRecords, NewRecord, RecordChange, RecordQuery, RecordScope, StoredRecord } from './records.ts'
 import type {
   ConversationDetails,
   ConversationItem,
@@ -393,6 +393,55 @@ export class Conversations {
   }
 
   /**
+   * The records of a conversation by its id alone, also of one that has no bot yet.
+   * @throws HubError `unknown_conversation`
+   */
+  async recordsOf(principal: Principal, id: string, query: RecordQuery): Promise<readonly StoredRecord[]> {
+    const scope = scopeOf(await this.get(principal, id))
+    return (await this.#options.store.findRecords(scope, query)).records
+  }
+
+  /**
+   * Writes into a conversation what nobody is asked to answer. Bots that the hub shows what was said are shown it too;
+   * the upstream of one that remembers itself is told with its next turn, where its provider sends a history.
+   * @throws HubError `unknown_conversation`
+   */
+  async addRecords(
+    principal: Principal,
+    id: string,
+    records: readonly Pick<NewRecord, 'role' | 'text' | 'fields'>[],
+  ): Promise<readonly StoredRecord[]> {
+    const found = await this.get(principal, id)
+    const place = { turn: '', conversation: { id: found.id }, newConversation: found.id }
+    const added = records.map((record) => ({ ...record, ...place }))
+    return this.#options.store.addRecords(scopeOf(found), added, this.#options.clock.now())
+  }
+
+  /**
+   * Changes one record, or deletes it. What clients saw of its turn stays in the turn's log.
+   * @throws HubError `unknown_conversation`
+   */
+  async rewrite(
+    principal: Principal,
+    id: string,
+    { number, turn }: Pick<StoredRecord, 'number' | 'turn'>,
+    set: Pick<RecordChange['set'], 'text' | 'fields'> | 'delete',
+  ): Promise<void> {
+    const { store, clock, audit } = this.#options
+    const found = await this.get(principal, id)
+    const where = { type: 'equal', property: 'number', value: number } as const
+    if (set === 'delete') await store.deleteRecords(scopeOf(found), where)
+    else await store.changeRecords(scopeOf(found), { where, set }, clock.now())
+    audit.record({
+      what: set === 'delete' ? 'message deleted' : 'message changed',
+      by: principal.key,
+      ...(found.bot === undefined ? {} : { bot: found.bot }),
+      ...(turn === '' ? {} : { turn }),
+      details: { conversation: found.id },
+    })
+  }
+
+  /**
    * Deletes a conversation here, and upstream by the outbox; a live turn of it ends as `turn.cancelled`,
    * `by: "deleted"`.
    * @throws HubError `unknown_bot`, `unknown_conversation`
@@ -518,6 +567,13 @@ export class Conversations {
     }
   }
 }
+
+/** Whose the records of a conversation are. */
+const scopeOf = ({ id, key, bot = '' }: ConversationRow): RecordScope & { readonly conversation: string } => ({
+  bot,
+  key,
+  conversation: id,
+})
 
 /** The principal as the conversation's turns have it: an upstream may keep each user's apart. */
 const ofUser = ({ key, trusted, admin, bypassConsent, bots }: Principal, { user }: ConversationRow): Principal => ({

@@ -8,7 +8,7 @@ export const newId = (kind: 'turn' | 'conv' | 'msg' | 'file' | 'record' | 'call'
     .padStart(16, '0')}`
 
 /** The kinds of ids whose letters can be written as one decimal number. */
-type Countable = 'turn' | 'conv' | 'file'
+type Countable = 'turn' | 'conv' | 'file' | 'record'
 
 const lettersForm = /^[a-z]+_(?<letters>[0-9a-z]{25})$/
 

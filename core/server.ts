@@ -60,6 +60,7 @@ export async function startServer(options: ServerOptions): Promise<HubServer> {
   app.on('error', (error: unknown) => options.logger.debug({ err: error }, 'a connection ended badly'))
   const router = mount(options)
   app.use(answerErrors(options))
+  app.use(joinSlashes)
   if (options.open) app.use(guardHost(options.host))
   app.use(allowOrigins(router, options))
   app.use(serveOwn(options))
@@ -150,6 +151,12 @@ function choose(ctx: RequestContext, routes: readonly Route[]): Route {
   const route = routes.find((each) => each.accepts === undefined || each.accepts === wanted)
   if (!route) throw new HubError('not_acceptable')
   return route
+}
+
+/** Where a client's base URL ends with a slash, its paths begin with two. */
+const joinSlashes: Koa.Middleware = (ctx, next) => {
+  if (ctx.path.startsWith('//')) ctx.path = ctx.path.replace(/^\/+/, '/')
+  return next()
 }
 
 /** Every failure becomes `{ error: { code, message, retryable … } }` or its channel's own form, also those of the router. */

@@ -108,6 +108,15 @@ export type HookLane = `hook:${string}`
 /** Whether what is owed to a lane is told with everything that is to be said, and not by the name of a turn. */
 export const isHook = (lane: Lane): lane is HookLane => lane.startsWith('hook:')
 
+/** Which records a model is shown. */
+export interface HistoryOptions {
+  readonly limit: number
+  /** Only those before this turn. */
+  readonly before?: string
+  /** Only those that were written outside of turns since the last turn began: no upstream has heard of them. */
+  readonly untold?: boolean
+}
+
 /** What is known of an ended turn when nothing else is left of it; times in ms since the epoch. */
 export interface TurnEnd extends Owner {
   readonly turn: string
@@ -328,6 +337,8 @@ export interface AuditEntry {
     | 'consent allowed'
     | 'consent bypassed'
     | 'conversation deleted'
+    | 'message changed'
+    | 'message deleted'
     | 'outbox retried'
     | 'conversation handed over'
     | 'conversation given back'
@@ -412,11 +423,8 @@ export interface Store extends Records {
   addFeedback(feedback: NewFeedback, at: number): Promise<FeedbackItem>
   /** Oldest first. */
   feedback(of: { readonly turn: string } | Owner, options: PageOptions): Promise<Page<FeedbackItem>>
-  /**
-   * What a model is shown: the last `limit` records of the section, oldest first, without partial and empty ones; only
-   * those before the turn `before` when it is given.
-   */
-  history(conversation: string, limit: number, before?: string): Promise<readonly HistoryMessage[]>
+  /** What a model is shown: the last records of the section, oldest first, without partial and empty ones. */
+  history(conversation: string, options: HistoryOptions): Promise<readonly HistoryMessage[]>
   /** How much waits, for metrics. */
   backlog(): Promise<Backlog>
   /** The turns of a conversation that have not ended, oldest first. */

@@ -22,7 +22,10 @@ export interface MessagePlace {
 export const toMessageId = ({ turn, kind, number }: MessagePlace): string =>
   toNumbered(turn, kinds.indexOf(kind) * kindSize + number)
 
-/** The message that an id names; undefined for what is no message's id. */
+/** The record of a message that no chat has said; undefined for what is no such message's id. */
+export const recordOf = (id: string): string | undefined => fromDecimal('record', id)
+
+/** The message of a chat that an id names; undefined for what is no such message's id. */
 export function fromMessageId(id: string): MessagePlace | undefined {
   const place = fromNumbered('turn', id)
   const kind = place && kinds[Math.floor(place.number / kindSize)]

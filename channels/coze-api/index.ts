@@ -18,9 +18,10 @@ import { encodeFailure } from './errors.ts'
 import { FileShelf, handOver } from './files.ts'
 import type { KeptFile } from './files.ts'
 import { conversationOf, fromMessageId, toCozeId, toSectionId, turnOfChat } from './ids.ts'
-import { findMessage, listMessages } from './messages.ts'
+import { addMessages, editMessage, findMessage, listMessages } from './messages.ts'
 import {
   botsQuery,
+  changedMessageBody,
   chatQuery,
   chatRequest,
   conversationBody,
@@ -32,12 +33,14 @@ import {
   listQuery,
   messageListBody,
   messageQuery,
+  newMessageBody,
   payloadOf,
   questionIn,
   readBody,
   readOptionalBody,
   renameBody,
   succeed,
+  textOf,
   toolOutputsBody,
 } from './requests.ts'
 import type { ChatRequest, Question } from './requests.ts'
@@ -150,9 +153,20 @@ function routesOf(door: Door): readonly Route[] {
     route('GET', '/v1/files/retrieve', retrieveFile, { summary: 'See a file', query: fileQuery }),
     route('GET', '/v1/bots', listBots, { summary: 'List the bots, as Coze does', query: botsQuery }),
     route('GET', '/v1/bots/:bot', retrieveBot, { summary: 'See a bot, as Coze does' }),
-    ...refused.map(([method, path]) =>
-      route(method, path, refuse, { summary: 'Refused: what was said in the hub stays as it was said' }),
-    ),
+    route('POST', '/v1/conversation/message/create', createMessage, {
+      summary: 'Write a message that nobody is asked to answer',
+      query: conversationQuery,
+      body: json(newMessageBody),
+    }),
+    route('POST', '/v1/conversation/message/modify', modifyMessage, {
+      summary: 'Change a message',
+      query: messageQuery,
+      body: json(changedMessageBody),
+    }),
+    route('POST', '/v1/conversation/message/delete', deleteMessage, {
+      summary: 'Delete a message',
+      query: messageQuery,
+    }),
   ]
 }
 
@@ -165,20 +179,6 @@ const streamed = {
   },
 } as const
 const fileBody = { 'multipart/form-data': z.object({ file: z.file() }) } as const
-
-/** What would change what was said, or say something that nobody is asked to answer. */
-const refused = [
-  ['POST', '/v1/conversation/message/create'],
-  ['POST', '/v1/conversation/message/modify'],
-  ['POST', '/v1/conversation/message/delete'],
-  ['DELETE', '/v1/conversations/:conversation/messages/:message/feedback'],
-] as const
-
-const refuse: Handler = async () => {
-  throw new HubError('not_found', {
-    message: 'This hub keeps messages as they were said: they are not made, changed or deleted one by one.',
-  })
-}
 
 const chat: Handler = async (ctx, door) => {
   const request = await readBody(ctx, chatRequest)
@@ -337,11 +337,14 @@ const submit: Handler = async (ctx, door) => {
 }
 
 const create: Handler = async (ctx, { context }) => {
-  const { bot_id: bot, name, meta_data: metaData } = await readOptionalBody(ctx, conversationBody)
+  const { bot_id: bot, name, meta_data: metaData, messages } = await readOptionalBody(ctx, conversationBody)
+  // Nothing is made where one of them cannot be read.
+  for (const message of messages ?? []) textOf(message)
   const row = await context.conversations.create(ctx.principal, {
     bot: bot ? botOf(ctx, context, bot) : undefined,
     metadata: { ...(name ? { name } : {}), ...(metaData ? { meta_data: metaData } : {}) },
   })
+  if (messages?.length) await addMessages({ context, principal: ctx.principal, row }, messages)
   succeed(ctx, { data: toConversation(row) })
 }
 
@@ -444,6 +447,27 @@ const retrieveMessage: Handler = async (ctx, door) => {
   const row = await rowOf(ctx, door, conversation)
   const { context } = door
   succeed(ctx, { data: await findMessage({ context, principal: ctx.principal, row }, id) })
+}
+
+const createMessage: Handler = async (ctx, door) => {
+  const row = await rowOf(ctx, door, check(conversationQuery, ctx.query).conversation_id)
+  const message = await readBody(ctx, newMessageBody)
+  const [added] = await addMessages({ context: door.context, principal: ctx.principal, row }, [message])
+  succeed(ctx, { data: added! })
+}
+
+/** Coze answers this one beside `data`. */
+const modifyMessage: Handler = async (ctx, door) => {
+  const { conversation_id: conversation, message_id: id } = check(messageQuery, ctx.query)
+  const row = await rowOf(ctx, door, conversation)
+  const edit = await readBody(ctx, changedMessageBody)
+  succeed(ctx, { message: await editMessage({ context: door.context, principal: ctx.principal, row }, id, edit) })
+}
+
+const deleteMessage: Handler = async (ctx, door) => {
+  const { conversation_id: conversation, message_id: id } = check(messageQuery, ctx.query)
+  const row = await rowOf(ctx, door, conversation)
+  succeed(ctx, { data: await editMessage({ context: door.context, principal: ctx.principal, row }, id, 'delete') })
 }
 
 const rate: Handler = async (ctx, door) => {

@@ -25,7 +25,8 @@ const enterMessage = z
   })
   .meta({ id: 'CozeEnterMessage' })
 
-type EnterMessage = z.output<typeof enterMessage>
+/** A message as a client sends it. */
+export type EnterMessage = z.output<typeof enterMessage>
 
 /** Body of `POST /v3/chat`. Fields it does not know are ignored. */
 export const chatRequest = z
@@ -74,12 +75,18 @@ export const conversationBody = z
     bot_id: z.string().nullish(),
     name: z.string().max(100).nullish(),
     meta_data: pairs.nullish(),
-    messages: z
-      .array(enterMessage)
-      .max(0, 'send earlier messages with the first chat, in additional_messages')
-      .nullish(),
+    messages: z.array(enterMessage).max(16).nullish().describe('What was said before the first chat.'),
   })
   .meta({ id: 'CozeNewConversation' })
+
+/** Body of `POST /v1/conversation/message/create`. */
+export const newMessageBody = enterMessage
+
+/** Body of `POST /v1/conversation/message/modify`: what it does not name stays. */
+export const changedMessageBody = enterMessage
+  .pick({ content: true, content_type: true, meta_data: true })
+  .partial()
+  .meta({ id: 'CozeChangedMessage' })
 
 /** Body of `PUT /v1/conversations/{id}`. */
 export const renameBody = z.object({ name: z.string().max(100) })
@@ -196,12 +203,22 @@ const part = z.object({
   file_url: z.string().nullish(),
 })
 
+/**
+ * What a message says without its files.
+ * @throws HubError `invalid_request`
+ */
+export const textOf = (message: Pick<EnterMessage, 'content' | 'content_type'>): string => partsOf(message).text
+
 /** A file by its address is text to a bot: the hub fetches nothing that a client names. */
-function partsOf({ content, content_type: type }: EnterMessage, index: number): Parts {
+function partsOf(
+  { content, content_type: type }: Pick<EnterMessage, 'content' | 'content_type'>,
+  index?: number,
+): Parts {
   if (type !== 'object_string') return { text: content, files: [], hasText: true }
   const parsed = z.array(part).min(1).safeParse(jsonIn(content))
   if (!parsed.success) {
-    throw wrong(`additional_messages.${index}.content: write an object_string as an array of parts, as JSON`)
+    const place = index === undefined ? 'content' : `additional_messages.${index}.content`
+    throw wrong(`${place}: write an object_string as an array of parts, as JSON`)
   }
   const texts = parsed.data.flatMap(({ type: kind, text }) => (kind === 'text' && text ? [text] : []))
   const links = parsed.data.flatMap(({ file_id: id, file_url: url }) => (!id && url ? [url] : []))

@@ -2,8 +2,8 @@ import { z } from 'zod'
 import { defineMiddleware } from '../../core/plugin.ts'
 
 /**
- * Shows a bot the earlier messages of its conversation. A bot whose upstream remembers them itself gets none, unless
- * its config says `history: true`. What a client brings along itself is shown as it is.
+ * Shows a bot the earlier messages of its conversation. A bot whose upstream remembers them itself gets only those that
+ * no turn has told it of, unless its config says `history: true`. What a client brings along itself is shown as it is.
  */
 export const history = defineMiddleware({
   name: 'history',
@@ -13,8 +13,8 @@ export const history = defineMiddleware({
   create: ({ turns }, { bot, store }) =>
     async function* (turn, next) {
       if (turn.message.history) return yield* next(turn)
-      const remembers = bot.manifest.remembers && !bot.history
-      const earlier = remembers ? [] : await store.history(turn.conversation.id, turns * 2, turn.id)
+      const untold = bot.manifest.remembers === true && !bot.history
+      const earlier = await store.history(turn.conversation.id, { limit: turns * 2, before: turn.id, untold })
       yield* next({ ...turn, history: earlier })
     },
 })

@@ -75,7 +75,11 @@ export class BotRecordTable {
   }
 
   #add(owner: Owner, record: NewRecord, at: number): StoredRecord {
-    const conversation = this.#conversations.findOrMake(owner, record.conversation, record.newConversation, at)
+    // One that is known by its id is for the message to claim that comes to it first.
+    const conversation =
+      'id' in record.conversation
+        ? this.#conversations.find(owner, record.conversation)
+        : this.#conversations.findOrMake(owner, record.conversation, record.newConversation, at)
     if (!conversation) throw new HubError('unknown_conversation')
     const known = record.own ? this.#own(conversation.id, record) : undefined
     if (known) {
@@ -159,7 +163,16 @@ export class BotRecordTable {
 
   delete(scope: RecordScope, where: RecordCondition, limit?: number): number {
     const rows = this.#matching(scope, where, limit)
-    for (const { number } of rows) this.#sql.run('DELETE FROM records WHERE number = ?', number)
+    for (const { number, conversation } of rows) {
+      this.#sql.run('DELETE FROM records WHERE number = ?', number)
+      // Its number may be given to a new one, which is not to be forgotten for that.
+      this.#sql.run(
+        'UPDATE conversations SET section = ? WHERE id = ? AND section = ?',
+        number - 1,
+        conversation,
+        number,
+      )
+    }
     return rows.length
   }
 
@@ -183,7 +196,7 @@ function fromSql(
     sql: `FROM conversations c JOIN records ON records.conversation = c.id
       WHERE c.bot = ? AND c.key = ? AND ${conversation === undefined ? 'c.user = ?' : 'c.id = ?'}
         ${upTo === undefined ? '' : 'AND records.turn_number <= (SELECT number FROM turns WHERE id = ?)'}
-        ${remembered ? 'AND records.turn_number > c.section' : ''}
+        ${remembered ? 'AND records.number > c.section' : ''}
         AND ${condition.sql}`,
     values: [bot, key, conversation ?? user ?? '', ...(upTo === undefined ? [] : [upTo]), ...condition.values],
   }

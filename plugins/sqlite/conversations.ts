@@ -129,11 +129,11 @@ export class ConversationTable {
     this.#sql.run('UPDATE conversations SET metadata = ? WHERE id = ?', JSON.stringify(metadata), conversation)
   }
 
-  /** What is shown to a bot begins behind the last turn that has said something. */
+  /** What is shown to a bot begins behind the last record. */
   clear(conversation: string): void {
     this.#sql.run(
       `UPDATE conversations SET thread = NULL,
-         section = COALESCE((SELECT MAX(turn_number) FROM records WHERE conversation = conversations.id), section)
+         section = COALESCE((SELECT MAX(number) FROM records WHERE conversation = conversations.id), section)
        WHERE id = ?`,
       conversation,
     )

@@ -1,4 +1,13 @@
-import type { AcceptInput, Append, Page, PageOptions, RecordItem, TurnPage, TurnPageOptions } from '../../core/store.ts'
+import type {
+  AcceptInput,
+  Append,
+  HistoryOptions,
+  Page,
+  PageOptions,
+  RecordItem,
+  TurnPage,
+  TurnPageOptions,
+} from '../../core/store.ts'
 import type { HistoryMessage } from '../../core/message.ts'
 import { recordIds } from '../../core/records.ts'
 import { toPage } from './sql.ts'
@@ -99,22 +108,33 @@ export class RecordTable {
   }
 
   /** What a model is shown. */
-  history(conversation: string, limit: number, before?: string): readonly HistoryMessage[] {
-    // By turn and not by time: a message that had to queue comes after the answer it waited for.
+  history(conversation: string, { limit, before, untold }: HistoryOptions): readonly HistoryMessage[] {
+    // By turn and not by time: a message that had to queue comes after the answer it waited for. Where a section begins
+    // is said by number; its turn only bounds how far back is looked.
     return this.#sql
       .all<HistoryMessage>(
         `SELECT role, text FROM records
-       WHERE conversation = ? AND turn_number < COALESCE((SELECT number FROM turns WHERE id = ?), ${Number.MAX_SAFE_INTEGER})
-         AND turn_number > (SELECT section FROM conversations WHERE id = ?) AND partial = 0 AND text <> ''
-       ORDER BY turn_number DESC, number DESC LIMIT ?`,
+         WHERE conversation = ? AND turn_number < COALESCE((SELECT number FROM turns WHERE id = ?), ${Number.MAX_SAFE_INTEGER})
+           AND number > (SELECT section FROM conversations WHERE id = ?)
+           AND turn_number >= COALESCE((SELECT r.turn_number FROM records r JOIN conversations c ON c.section = r.number WHERE c.id = ?), 0)
+           AND partial = 0 AND text <> ''
+           ${untold ? untoldSql : ''}
+         ORDER BY turn_number DESC, number DESC LIMIT ?`,
         conversation,
         before ?? null,
         conversation,
+        conversation,
+        ...(untold ? [conversation, before ?? null] : []),
         limit,
       )
       .toReversed()
   }
 }
+
+/** Written outside of every turn, since the last one began. */
+const untoldSql = `AND turn = '' AND turn_number = (
+  SELECT COALESCE(MAX(number), 0) FROM turns
+  WHERE conversation = ? AND number < COALESCE((SELECT number FROM turns WHERE id = ?), ${Number.MAX_SAFE_INTEGER}))`
 
 interface RecordColumns {
   readonly number: number

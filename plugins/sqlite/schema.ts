@@ -202,4 +202,9 @@ export const migrations: readonly string[] = [
   ALTER TABLE turns ADD COLUMN leg_at INTEGER;
   UPDATE turns SET leg_at = created_at WHERE ended_at IS NULL;
   `,
+  `
+  UPDATE conversations SET section = COALESCE(
+    (SELECT MAX(number) FROM records WHERE conversation = conversations.id AND turn_number <= section), 0)
+    WHERE section > 0;
+  `,
 ]

@@ -14,6 +14,7 @@ import type {
   Delivery,
   DeliveryState,
   FeedbackItem,
+  HistoryOptions,
   Lane,
   NewFeedback,
   NewConversation,
@@ -218,8 +219,8 @@ export class SqliteStore implements Store {
     return this.#sql.together(() => this.#botRecords.delete(scope, where, limit))
   }
 
-  async history(conversation: string, limit: number, before?: string): Promise<readonly HistoryMessage[]> {
-    return this.#records.history(conversation, limit, before)
+  async history(conversation: string, options: HistoryOptions): Promise<readonly HistoryMessage[]> {
+    return this.#records.history(conversation, options)
   }
 
   async backlog(): Promise<Backlog> {

@@ -82,6 +82,8 @@ describe('docs/dialects.md', () => {
         conversation_id: conversation,
         chat_id: chatId,
         name: 'n',
+        role: 'user',
+        content: 'x',
         feedback_type: 'like',
         tool_outputs: [{ tool_call_id: 'c', output: 'o' }],
       }

@@ -632,11 +632,156 @@ describe('a conversation', () => {
     expect(await rate(answer!, { feedback_type: 'meh' })).toEqual([400, 4000])
   })
 
-  it.each(['create', 'modify', 'delete'])('has messages that nobody can %s', async (what) => {
-    await using hub = await cozeHub({ main: local(parrot) })
-    const answer = await fetch(`${hub.url}/v1/conversation/message/${what}?conversation_id=1`, { method: 'POST' })
-    expect([answer.status, await answer.json()]).toMatchObject([404, { code: 4000 }])
+  describe('has messages of its own', () => {
+    const say = (content: string, role = RoleType.User) => ({
+      role,
+      content,
+      content_type: 'text' as const,
+      meta_data: {},
+    })
+    /** Tells what it was shown. */
+    const witness: BotFunction = ({ history, message }) =>
+      [...history.map(({ role, text }) => `${role}: ${text}`), `user: ${message.text}`].join('\n')
+    const saidIn = async (api: CozeAPI, id: string) =>
+      (await api.conversations.messages.list(id, { order: 'asc' })).data.map(({ content }) => content)
+    const answerTo = async (api: CozeAPI, bot: string, text: string, id: string) => {
+      const { messages } = await api.chat.createAndPoll(asking(bot, text, { conversation_id: id }))
+      return messages?.find(({ type }) => type === 'answer')?.content
+    }
+
+    it('which a bot is shown though nobody asked it', async () => {
+      await using hub = await cozeHub({ main: local(witness) })
+      const api = client(hub)
+      const { id } = await api.conversations.create({
+        messages: [say('I am Ada'), say('Hello Ada', RoleType.Assistant)],
+      })
+      const made = await api.conversations.messages.create(id, { ...say('and I like tea'), meta_data: { a: 'b' } })
+      expect(made).toMatchObject({
+        conversation_id: id,
+        role: 'user',
+        type: 'question',
+        content: 'and I like tea',
+        content_type: 'text',
+        meta_data: { a: 'b' },
+        chat_id: '',
+      })
+      expect(await api.conversations.messages.retrieve(id, made.id)).toEqual(made)
+      expect(await answerTo(api, 'main', 'So?', id)).toBe(
+        'user: I am Ada\nbot: Hello Ada\nuser: and I like tea\nuser: So?',
+      )
+      const said = await saidIn(api, id)
+      expect(said.slice(0, 4)).toEqual(['I am Ada', 'Hello Ada', 'and I like tea', 'So?'])
+      expect(said).toHaveLength(5)
+    })
+
+    it('of which a platform hears with the next chat, once', async () => {
+      const simulator = await startCozeSimulator()
+      const { url, token, botId } = simulator
+      await using hub = await cozeHub({ main: coze({ botId, token, baseUrl: url }) })
+      const api = client(hub)
+      const { id } = await api.conversations.create({ bot_id: 'main' })
+      await api.conversations.messages.create(id, say('My name is Ada'))
+      for (const text of ['What is my name?', 'And now?']) await answerTo(api, 'main', text, id)
+      const sent = simulator.requests
+        .filter(({ path }) => path === '/v3/chat')
+        .map(({ body }) =>
+          (body as { additional_messages: { content: string }[] }).additional_messages.map(({ content }) => content),
+        )
+      expect(sent).toEqual([['My name is Ada', 'What is my name?'], ['And now?']])
+      await simulator.close()
+    })
+
+    it('that are changed and deleted, questions and answers too, while the chat stays as it was said', async () => {
+      await using hub = await cozeHub({ main: local(witness) })
+      const api = client(hub)
+      const { chat } = await api.chat.createAndPoll(asking('main', 'hello'))
+      const id = chat.conversation_id
+      const written = await api.conversations.messages.create(id, say('by the way'))
+      const [question, answer] = (await api.conversations.messages.list(id, { order: 'asc' })).data
+      await api.conversations.messages.update(id, question!.id, { content: 'good day', meta_data: { k: 'v' } })
+      await api.conversations.messages.update(id, answer!.id, { content: 'Good day to you' })
+      await api.conversations.messages.update(id, written.id, { content: 'on the whole' })
+      expect(await api.conversations.messages.retrieve(id, question!.id)).toMatchObject({
+        content: 'good day',
+        meta_data: { k: 'v' },
+        chat_id: chat.id,
+      })
+      expect(await saidIn(api, id)).toEqual(['good day', 'Good day to you', 'on the whole'])
+      expect(await answerTo(api, 'main', 'So?', id)).toBe(
+        'user: good day\nbot: Good day to you\nuser: on the whole\nuser: So?',
+      )
+      for (const { id: message } of [question!, answer!, written]) {
+        expect(await api.conversations.messages.delete(id, message)).toMatchObject({ id: message })
+      }
+      expect(await saidIn(api, id)).toEqual(['So?', expect.any(String)])
+      await expect(api.conversations.messages.retrieve(id, written.id)).rejects.toMatchObject({ code: 4005 })
+      expect((await api.chat.messages.list(id, chat.id)).map(({ content }) => content)).toContain('user: hello')
+      const audited = (await hub.hub.audit.page({ limit: 50 })).items.map(({ what }) => what)
+      expect(audited.filter((what) => what === 'message changed')).toHaveLength(3)
+      expect(audited.filter((what) => what === 'message deleted')).toHaveLength(3)
+    })
+
+    it("of which one of several of an answer can go, and none of somebody else's", async () => {
+      const twice = defineProvider({
+        manifest: { name: 'twice' },
+        options: z.strictObject({}),
+        create: () => ({
+          async *respond({ history }) {
+            if (history.length > 0) yield { type: 'message.delta', message: 'm', text: history.at(-1)!.text }
+            else {
+              yield { type: 'message.delta', message: 'a', text: 'first' }
+              yield { type: 'message.delta', message: 'b', text: 'second' }
+            }
+          },
+        }),
+      })
+      const auth = ['one', 'two'].map((name) => apiKey({ name, key: `${name}-secret-key-0123456789` }))
+      await using hub = await cozeHub({ main: twice() }, { auth })
+      const [api, other] = [client(hub, 'one-secret-key-0123456789'), client(hub, 'two-secret-key-0123456789')]
+      const { chat } = await api.chat.createAndPoll(asking('main', 'hello'))
+      const id = chat.conversation_id
+      const { data } = await api.conversations.messages.list(id, { order: 'asc' })
+      await expect(other.conversations.messages.delete(id, data[1]!.id)).rejects.toMatchObject({ code: 4002 })
+      await api.conversations.messages.delete(id, data[1]!.id)
+      expect(await saidIn(api, id)).toEqual(['hello', 'second'])
+      expect(await answerTo(api, 'main', 'again', id)).toBe('second')
+    })
+
+    it('that are listed to the first, however many there are', async () => {
+      await using hub = await cozeHub({ main: local(parrot) })
+      const api = client(hub)
+      const { id } = await api.conversations.create({ bot_id: 'main' })
+      const texts = Array.from({ length: 1050 }, (_, index) => String(index))
+      await Promise.all(texts.map((text) => api.conversations.messages.create(id, say(text))))
+      const pages: string[][] = []
+      for (let before = ''; pages.length < 40;) {
+        const page = await api.conversations.messages.list(id, { limit: 50, ...(before ? { after_id: before } : {}) })
+        pages.push(page.data.map(({ content }) => content))
+        before = page.last_id
+        if (!page.has_more) break
+      }
+      expect(pages.flat().toSorted((a, b) => Number(a) - Number(b))).toEqual(texts)
+    })
+
+    it('that have to be messages', async () => {
+      await using hub = await cozeHub({ main: local(parrot) })
+      const api = client(hub)
+      const broken = { ...say('no parts'), content_type: 'object_string' as const }
+      await expect(api.conversations.create({ messages: [broken] })).rejects.toMatchObject({ code: 4000 })
+      const { id } = await api.conversations.create({})
+      await expect(api.conversations.messages.create(id, broken)).rejects.toMatchObject({ code: 4000 })
+      const made = await api.conversations.messages.create(id, say('fine'))
+      const change = { content: 'no parts', content_type: 'object_string' as const }
+      await expect(api.conversations.messages.update(id, made.id, change)).rejects.toMatchObject({ code: 4000 })
+      expect(await saidIn(api, id)).toEqual(['fine'])
+    })
   })
+})
+
+it('is reached by a base URL that ends with a slash', async () => {
+  await using hub = await cozeHub({ main: local(parrot) })
+  const api = new CozeAPI({ baseURL: `${hub.url}/`, token: 'pat_any' })
+  expect(answerIn(await streamed(api, 'main', 'hello'))).toBe('hello')
 })
 
 describe('ids', () => {
@@ -763,9 +908,9 @@ describe('what fails in front of a stream', () => {
     ],
     ['a body that is too large', '/v3/chat', post('x'.repeat(15 * 1_048_576 + 1)), 413, 4000],
     [
-      'earlier messages in front of a chat',
+      'more messages than Coze takes in front of a chat',
       '/v1/conversation/create',
-      post({ messages: [{ role: 'user', content: 'x' }] }),
+      post({ messages: Array.from({ length: 17 }, () => ({ role: 'user', content: 'x' })) }),
       400,
       4000,
     ],

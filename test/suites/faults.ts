@@ -954,7 +954,7 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     caughtBy: 'shows a model what was said before a turn, by turns and not by time',
     says: /to deeply equal/,
     subject: storing((store) => ({
-      async history(conversation, limit) {
+      async history(conversation, { limit }) {
         const { items } = await store.records(conversation, { limit })
         return items.map(({ role, text }) => ({ role, text }))
       },
@@ -965,7 +965,7 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     caughtBy: 'shows a model no partial and no empty answer, and its client both',
     says: /half/,
     subject: storing((store) => ({
-      async history(conversation, limit) {
+      async history(conversation, { limit }) {
         const { items } = await store.records(conversation, { limit })
         return items.filter(({ text }) => text !== '').map(({ role, text }) => ({ role, text }))
       },

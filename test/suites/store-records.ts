@@ -55,7 +55,7 @@ export const recordCasesWith = ({ withStore, accepted, ending }: Tools): readonl
         ['answer', true, recordIds(failed.id).bot],
       ])
       expect(records[1]!.fields).toEqual({ image: 'a.png' })
-      expect(await store.history(failed.conversation.id, 10)).toHaveLength(1)
+      expect(await store.history(failed.conversation.id, { limit: 10 })).toHaveLength(1)
     }),
   },
   {

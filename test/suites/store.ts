@@ -359,9 +359,12 @@ export const storeCases: readonly Case<StoreSubject>[] = [
         { role: 'user', text: first.message.text },
         { role: 'bot', text: 'one' },
       ]
-      expect(await store.history(conversation.id, 10, second.id)).toEqual(said)
-      expect(await store.history(conversation.id, 1, second.id)).toEqual(said.slice(1))
-      expect(await store.history(conversation.id, 10)).toEqual([...said, { role: 'user', text: second.message.text }])
+      expect(await store.history(conversation.id, { limit: 10, before: second.id })).toEqual(said)
+      expect(await store.history(conversation.id, { limit: 1, before: second.id })).toEqual(said.slice(1))
+      expect(await store.history(conversation.id, { limit: 10 })).toEqual([
+        ...said,
+        { role: 'user', text: second.message.text },
+      ])
     }),
   },
   {
@@ -375,10 +378,57 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       const { section = 0 } = (await store.conversationOf('local', id)) ?? {}
       expect(section).toBeGreaterThan(0)
       expect(await store.thread(id)).toBeUndefined()
-      expect(await store.history(id, 10)).toEqual([])
+      expect(await store.history(id, { limit: 10 })).toEqual([])
       await accepted(store, { message: { id: 'm-2', text: 'second', files: [] } })
-      expect(await store.history(id, 10)).toEqual([{ role: 'user', text: 'second' }])
+      expect(await store.history(id, { limit: 10 })).toEqual([{ role: 'user', text: 'second' }])
       expect((await store.records(id, { limit: 10 })).items).toHaveLength(3)
+    }),
+  },
+  {
+    title: 'shows a model what was written outside of turns, and an upstream what no turn has told it of',
+    run: withStore(async (store) => {
+      const { id } = await store.addConversation({ id: 'conv_w', key: 'local' }, 1)
+      const write = (text: string, bot = '') =>
+        store.addRecords(
+          { bot, key: 'local' },
+          [{ turn: '', role: 'user', text, fields: {}, conversation: { id }, newConversation: '-' }],
+          1,
+        )
+      const shown = async (untold: boolean, before?: string) =>
+        (await store.history(id, { limit: 10, untold, ...(before ? { before } : {}) })).map(({ text }) => text)
+      await write('one')
+      const message = (text: string) => ({ conversation: { id }, message: { id: text, text, files: [] } })
+      const first = await accepted(store, message('two'))
+      expect(first).toMatchObject({ bot: 'bot', conversation: { id } })
+      await store.append([ending(first, { text: 'three' })])
+      await write('four', 'bot')
+      const second = await accepted(store, message('five'))
+      expect(await shown(true, first.id)).toEqual(['one'])
+      expect(await shown(true, second.id)).toEqual(['four'])
+      expect(await shown(false, second.id)).toEqual(['one', 'two', 'three', 'four'])
+      await store.append([ending(second, { text: 'six' })])
+      await store.clear(id)
+      await write('seven', 'bot')
+      expect(await shown(false)).toEqual(['seven'])
+      expect(await shown(true)).toEqual(['seven'])
+    }),
+  },
+  {
+    title: 'remembers a record that has the number of a deleted one in front of its section',
+    run: withStore(async (store) => {
+      const turn = await accepted(store)
+      const { id } = turn.conversation
+      await store.append([ending(turn)])
+      await store.clear(id)
+      const scope = { bot: 'bot', key: 'local', conversation: id }
+      expect(await store.deleteRecords(scope, { type: 'equal', property: 'role', value: 'bot' })).toBe(1)
+      const [record] = await store.addRecords(
+        scope,
+        [{ turn: '', role: 'user', text: 'new', fields: {}, conversation: { id }, newConversation: '-' }],
+        1,
+      )
+      expect(await store.history(id, { limit: 10 })).toEqual([{ role: 'user', text: 'new' }])
+      expect((await store.findRecords(scope, { limit: 10, remembered: true })).records).toEqual([record])
     }),
   },
   {
@@ -423,7 +473,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
         id = turn.conversation.id
         await store.append([ending(turn, { text, status })])
       }
-      const shown = (await store.history(id, 100)).filter(({ role }) => role === 'bot')
+      const shown = (await store.history(id, { limit: 100 })).filter(({ role }) => role === 'bot')
       expect(shown).toEqual([{ role: 'bot', text: 'whole' }])
       const rows = (await store.records(id, { limit: 100 })).items.filter(({ role }) => role === 'bot')
       expect(rows.map(({ text, partial }) => [text, partial ?? false])).toEqual([
@@ -659,7 +709,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       expect(await store.read(turn.id, 0, 10)).toEqual([])
       expect(await store.files(id, ['file_1'])).toEqual([])
       expect((await store.records(id, { limit: 10 })).items).toEqual([])
-      expect(await store.history(id, 10)).toEqual([])
+      expect(await store.history(id, { limit: 10 })).toEqual([])
       expect(await store.conversation({ bot: 'bot', key: 'local' }, 'a')).toBeUndefined()
       expect(await store.turn(other.id)).toEqual(other)
       // Its message ids are free again.
