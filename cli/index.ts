@@ -4,6 +4,7 @@ import { HubError } from '../core/errors.ts'
 import { backupCommand } from './backup.ts'
 import { chatCommand } from './chat.ts'
 import { checkCommand } from './check.ts'
+import { devCommand } from './dev.ts'
 import { CommandFailed } from './failure.ts'
 import { initCommand } from './init.ts'
 import { newCommand } from './new.ts'
@@ -23,7 +24,16 @@ export async function run(argv: readonly string[]): Promise<void> {
     .description('A hub between bots on any platform and users on any channel.')
     .showHelpAfterError('Add --help to see what it takes.')
   program.addCommand(startCommand(), { isDefault: true })
-  const commands = [initCommand, checkCommand, chatCommand, newCommand, backupCommand, outboxCommand, simulateCommand]
+  const commands = [
+    initCommand,
+    devCommand,
+    checkCommand,
+    chatCommand,
+    newCommand,
+    backupCommand,
+    outboxCommand,
+    simulateCommand,
+  ]
   for (const command of commands) program.addCommand(command())
   try {
     refuseUnknown(program, argv[2])

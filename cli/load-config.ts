@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { pathToFileURL } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { HubError } from '../core/errors.ts'
 
 /** Where a config is looked for. */
@@ -20,7 +20,7 @@ export async function loadConfig(path: string): Promise<unknown> {
     module = (await import(pathToFileURL(path).href)) as typeof module
   } catch (error) {
     throw new HubError('config_invalid', {
-      message: `${path} cannot be loaded: ${error instanceof Error ? error.message : String(error)}`,
+      message: `${path} cannot be loaded: ${error instanceof Error ? `${error.message}${placeOf(error)}` : String(error)}`,
       cause: error,
     })
   }
@@ -30,4 +30,10 @@ export async function loadConfig(path: string): Promise<unknown> {
     })
   }
   return module.default
+}
+
+/** Which file and line it came from, where that is known: the config, or something it imports. */
+function placeOf({ stack = '' }: Error): string {
+  const place = /file:\/\/[^\s:]+:\d+/.exec(stack)?.[0]
+  return place === undefined ? '' : `, at ${fileURLToPath(place)}`
 }

@@ -31,6 +31,22 @@ async function start(options: ListenFlags & { readonly config: string }): Promis
   const hub = await createHub(config, { folder: dirname(path) })
   stopOnSignals(hub)
   process.stdout.write(greeting(hub, config))
+  if (process.send) obey(hub)
+}
+
+/** What `bothub dev` tells a hub that is to be replaced. */
+export const stopWhenIdle = 'stop when idle'
+
+/** Tells `bothub dev` where the hub listens, and makes room for the next one when it says so. */
+function obey(hub: Hub): void {
+  process.send!({ port: Number(new URL(hub.url).port) })
+  process.on('message', (message) => {
+    if (message !== stopWhenIdle) return
+    void hub
+      .idle()
+      .then(() => hub.stop())
+      .then(() => process.exit(0))
+  })
 }
 
 /**

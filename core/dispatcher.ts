@@ -540,6 +540,11 @@ export class Dispatcher {
     await this.#log.commit().catch(() => {})
   }
 
+  /** Resolves at a moment when no turn runs. */
+  async idle(): Promise<void> {
+    while (this.#runs.size > 0) await Promise.all(Array.from(this.#runs.values(), ({ done }) => done))
+  }
+
   /** Also what was asked of a turn that does not run, and acknowledged before it was done. */
   async #settled(): Promise<void> {
     while (this.#runs.size > 0 || this.#locks.size > 0 || this.#releases.size > 0) {

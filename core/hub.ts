@@ -56,6 +56,8 @@ export interface Hub extends AsyncDisposable {
   readonly notices: readonly string[]
   /** Takes away now what is no longer kept; else it happens every ten minutes. */
   sweep(): Promise<void>
+  /** Resolves at a moment when no turn runs. */
+  idle(): Promise<void>
   /** Drains: new work is refused, live turns have `graceMs` (20 s) to end. Then everything is closed. */
   stop(graceMs?: number): Promise<void>
 }
@@ -223,6 +225,7 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     doors: mounted.map(({ name, channel }) => ({ channel: name, door: channel.door })),
     notices: mounted.flatMap(({ channel }) => channel.notices ?? []),
     sweep: () => retention.sweep(),
+    idle: () => dispatcher.idle(),
     stop,
     [Symbol.asyncDispose]: () => stop(0),
   }
