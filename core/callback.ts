@@ -15,10 +15,19 @@ export class CallbackFailed extends Error {
   override readonly name = 'CallbackFailed'
 }
 
-/** What a receiver answered; its body is thrown away. `retryAfter` is the header as it came. */
+/** What a receiver answered. `retryAfter` is the header as it came, `body` the text, of 64 KiB at most. */
 export interface CallbackAnswer {
   readonly status: number
   readonly retryAfter: string | null
+  readonly body: string
+}
+
+/** How a callback is sent. */
+export interface CallbackOptions {
+  readonly allowPrivate: boolean
+  readonly signal: AbortSignal
+  /** POST by default. A GET has no body. */
+  readonly method?: 'GET' | 'POST' | 'PUT' | undefined
 }
 
 /**
@@ -31,7 +40,7 @@ export function postCallback(
   target: string | URL,
   headers: Readonly<Record<string, string>>,
   body: string,
-  options: { readonly allowPrivate: boolean; readonly signal: AbortSignal },
+  options: CallbackOptions,
 ): Promise<CallbackAnswer> {
   const url = new URL(target)
   const literal = url.hostname.replace(/^\[|\]$/g, '')
@@ -40,8 +49,8 @@ export function postCallback(
   }
   const request = url.protocol === 'https:' ? requestHttps : requestHttp
   const settings: RequestOptions = {
-    method: 'POST',
-    headers: { ...headers, 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(body)) },
+    method: options.method ?? 'POST',
+    headers: { ...headers, ...(options.method === 'GET' ? {} : describe(body)) },
     signal: AbortSignal.any([options.signal, AbortSignal.timeout(timeoutMs)]),
     agent: false,
     ...(options.allowPrivate ? {} : { lookup: lookUpPublic }),
@@ -49,27 +58,38 @@ export function postCallback(
   return new Promise((resolve, reject) => {
     const failed = (error: unknown) => reject(new CallbackFailed(`${url.host} did not take it`, { cause: error }))
     const outgoing = request(url, settings, (answer) => {
+      const chunks: Buffer[] = []
       let bytes = 0
       answer.on('data', (chunk: Buffer) => {
+        chunks.push(chunk)
         bytes += chunk.length
         if (bytes > maxAnswerBytes) answer.destroy(new Error('the answer is larger than 64 KiB'))
       })
       answer.on('end', () =>
-        resolve({ status: answer.statusCode ?? 0, retryAfter: answer.headers['retry-after'] ?? null }),
+        resolve({
+          status: answer.statusCode ?? 0,
+          retryAfter: answer.headers['retry-after'] ?? null,
+          body: Buffer.concat(chunks).toString(),
+        }),
       )
       answer.on('error', failed)
     })
     outgoing.on('error', failed)
-    outgoing.end(body)
+    outgoing.end(options.method === 'GET' ? undefined : body)
   })
 }
+
+const describe = (body: string) => ({
+  'content-type': 'application/json',
+  'content-length': String(Buffer.byteLength(body)),
+})
 
 /**
  * Whether a receiver took what it was sent: 2xx is yes, and everything else is thrown, so that the outbox knows when to
  * come again, or that it is not to.
  * @throws DeliveryRefused for 410, DeliveryPostponed where the answer says when, Error
  */
-export function checkTaken({ status, retryAfter }: CallbackAnswer, nowMs: number): void {
+export function checkTaken({ status, retryAfter }: Omit<CallbackAnswer, 'body'>, nowMs: number): void {
   if (status >= 200 && status < 300) return
   if (status === 410) throw new DeliveryRefused('the receiver is gone (410)')
   const pause = retryAfterMs(retryAfter, nowMs)

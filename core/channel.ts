@@ -8,6 +8,7 @@ import type { Bots } from './bots.ts'
 import type { Conversations } from './conversations.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { HubError } from './errors.ts'
+import type { Json } from './message.ts'
 import type { PluginContext } from './plugin.ts'
 import type { Definition, PluginSpec } from './plugin-spec.ts'
 import { toSpec } from './plugin-spec.ts'
@@ -119,6 +120,11 @@ export interface ChannelContext extends PluginContext {
   readonly conversations: Conversations
   /** Whether the channel's `bots` option lets clients in to this bot; all bots by default. */
   readonly offers: (bot: string) => boolean
+  /** How far the channel has got with delivering a turn that it owes; it survives a restart. */
+  readonly progress: {
+    of(turn: string): Promise<Json | undefined>
+    keep(turn: string, progress: Json): Promise<void>
+  }
   /** Counts the streams and sockets that are open, for metrics. */
   readonly openStreams: { inc(): void; dec(): void }
 }

@@ -24,6 +24,7 @@ import { digest, isConversationId, newId } from './ids.ts'
 import type { Logger } from './log.ts'
 import type { FileRef, HistoryMessage, JsonObject, Message } from './message.ts'
 import type { Metrics } from './metrics.ts'
+import { OneAtATime } from './one-at-a-time.ts'
 import { isEnded } from './store.ts'
 import { Transcript } from './transcript.ts'
 import { TurnLog } from './turn-log.ts'
@@ -127,7 +128,7 @@ export class Dispatcher {
   readonly #runs = new Map<string, Run>()
   readonly #expiries = new Map<string, NodeJS.Timeout>()
   readonly #attendance = new Attendance((turn) => this.#abandon(turn))
-  readonly #locks = new Map<string, Promise<unknown>>()
+  readonly #turns = new OneAtATime()
   readonly #releases = new Set<Promise<void>>()
   readonly #stopping = new AbortController()
   #draining = false
@@ -430,7 +431,7 @@ export class Dispatcher {
     const run = this.#runs.get(turn.id)
     run?.abort.abort(new TurnCancelled(by))
     await run?.done
-    await this.#exclusively(turn.id, async () => {
+    await this.#turns.run(turn.id, async () => {
       const now = await this.#store.turn(turn.id)
       if (!now || isEnded(now.status)) return
       const transcript = await this.#transcript(now)
@@ -466,7 +467,7 @@ export class Dispatcher {
     events: readonly LoggedEvent[],
   ): Promise<void> {
     if (this.#draining) throw new HubError('shutting_down', { retryAfterMs: 5000 })
-    await this.#exclusively(id, async () => {
+    await this.#turns.run(id, async () => {
       let turn = (await this.#store.turn(id))!
       // An answer may come between the commit that parks a turn and the end of the run that parked it.
       if (turn.status === 'waiting') await this.#runs.get(id)?.done
@@ -547,10 +548,10 @@ export class Dispatcher {
 
   /** Also what was asked of a turn that does not run, and acknowledged before it was done. */
   async #settled(): Promise<void> {
-    while (this.#runs.size > 0 || this.#locks.size > 0 || this.#releases.size > 0) {
+    while (this.#runs.size > 0 || this.#turns.underWay.length > 0 || this.#releases.size > 0) {
       await Promise.all([
         ...Array.from(this.#runs.values(), ({ done }) => done),
-        ...this.#locks.values(),
+        ...this.#turns.underWay,
         ...this.#releases,
       ])
     }
@@ -710,16 +711,18 @@ export class Dispatcher {
   #expireLater(turn: TurnRow): void {
     if (turn.expiresAt === undefined) return
     const expire = () =>
-      this.#exclusively(turn.id, async () => {
-        const now = await this.#store.turn(turn.id)
-        if (now?.status !== 'waiting') return
-        const transcript = await this.#transcript(now)
-        const error = new HubError('consent_expired').public(this.#bots.get(now.bot)?.profile.language)
-        await this.#end(now, transcript, { type: 'turn.failed', text: transcript.text, error })
-        this.#release(now, transcript)
-      }).catch((error: unknown) =>
-        this.#logger.error({ err: error, turn: turn.id }, 'a waiting turn could not be ended'),
-      )
+      this.#turns
+        .run(turn.id, async () => {
+          const now = await this.#store.turn(turn.id)
+          if (now?.status !== 'waiting') return
+          const transcript = await this.#transcript(now)
+          const error = new HubError('consent_expired').public(this.#bots.get(now.bot)?.profile.language)
+          await this.#end(now, transcript, { type: 'turn.failed', text: transcript.text, error })
+          this.#release(now, transcript)
+        })
+        .catch((error: unknown) =>
+          this.#logger.error({ err: error, turn: turn.id }, 'a waiting turn could not be ended'),
+        )
     const timer = setTimeout(() => void expire(), Math.max(0, turn.expiresAt - this.#clock.now()))
     this.#expiries.set(turn.id, timer.unref())
   }
@@ -743,19 +746,6 @@ export class Dispatcher {
       )
       .finally(() => this.#releases.delete(released))
     this.#releases.add(released)
-  }
-
-  /** Runs `work` when everything asked of the same turn before has been done. */
-  async #exclusively<T>(turn: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#locks.get(turn) ?? Promise.resolve()
-    const mine = before.then(work, work)
-    const settled = mine.catch(() => {})
-    this.#locks.set(turn, settled)
-    try {
-      return await mine
-    } finally {
-      if (this.#locks.get(turn) === settled) this.#locks.delete(turn)
-    }
   }
 
   #audited(what: AuditEntry['what'], turn: TurnRow, principal: Principal, details?: JsonObject): void {

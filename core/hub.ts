@@ -178,6 +178,10 @@ async function assemble(config: CheckedConfig, folder: string, services: Service
       conversations,
       offers: (bot) => offered?.includes(bot) ?? true,
       openStreams: metrics.openStreams(name),
+      progress: {
+        of: (turn) => store.progress(turn, `channel:${name}`),
+        keep: (turn, progress) => store.keepProgress(turn, `channel:${name}`, progress),
+      },
       audit,
       actAs: (key) =>
         principalOfKey(

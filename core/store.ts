@@ -456,6 +456,13 @@ export interface Store extends Records {
     underWay: readonly string[],
   ): Promise<{ readonly due: readonly Delivery[]; readonly nextAt?: number }>
   settleDelivery(id: string, state: DeliveryState): Promise<void>
+  /** What `keepProgress` kept; undefined before. */
+  progress(turn: string, lane: Lane): Promise<Json | undefined>
+  /**
+   * Keeps how far a lane has got with telling of a turn that is owed to it, as long as the turn is kept; for any other
+   * nothing happens.
+   */
+  keepProgress(turn: string, lane: Lane, progress: Json): Promise<void>
   /** What has not arrived, and the lanes that are closed. */
   undelivered(options: PageOptions): Promise<Page<OutboxItem> & { readonly closed: readonly Lane[] }>
   /** Makes deliveries that wait or were given up due now, opens their lanes, and says how many there are. */

@@ -12,6 +12,8 @@ import { Secret, secret, setting } from '../../core/settings.ts'
 import { canSign, flawOf, signWebhook, verifyWebhook } from '../../core/signature.ts'
 import type { TurnDelivery } from '../../core/store.ts'
 import { messageBody } from '../../core/wire.ts'
+import { platformChannel } from './platform.ts'
+import { schemeOption } from './scheme-option.ts'
 
 const inbound = messageBody
   .pick({ text: true, conversation: true, id: true, user: true, payload: true })
@@ -54,13 +56,21 @@ const webhookOptions = z.strictObject({
     .pipe(z.url({ protocol: /^https?$/ }))
     .exactOptional()
     .describe('Where answers are POSTed. Without it they are read at `GET /api/v1/turns/{turn}`.'),
-  allowPrivate: z.boolean().default(false).describe('Lets `callback` be on loopback or in a private network.'),
+  scheme: schemeOption()
+    .exactOptional()
+    .describe(
+      'A platform that signs and is answered in its own way, such as `slack({ … })`; without it Standard Webhooks.',
+    ),
+  allowPrivate: z
+    .boolean()
+    .default(false)
+    .describe('Lets `callback`, or the API of the platform, be on loopback or in a private network.'),
 })
 
 /**
  * Takes signed messages in at `POST /api/v1/webhooks/{name}` and POSTs the answers to `callback`, signed the same way
  * (Standard Webhooks). A message is acknowledged with 202 once it is durable, before its bot answers; an answer is
- * delivered at least once, under one `webhook-id`.
+ * delivered at least once, under one `webhook-id`. With a `scheme` it speaks to a platform in the platform's own way.
  * @example webhook({ bot: 'sales', as: 'crm', secret: env('CRM_SECRET'), callback: env('CRM_URL') })
  */
 export const webhook: <const Bot extends string = never>(
@@ -73,10 +83,15 @@ export const webhook: <const Bot extends string = never>(
       ({ secret: given, callback }) => !given || callback === undefined || [given].flat().some(canSign),
       '`callback` is signed, and a public key (whpk_…) cannot sign; give it a secret of its own beside that',
     )
+    .refine(
+      ({ scheme, secret: given, callback }) => !scheme || (given === undefined && callback === undefined),
+      '`secret` and `callback` are those of Standard Webhooks; a scheme has what it needs among its own options',
+    )
     .transform(({ as, ...rest }) => ({ as, ...rest })),
-  create({ path, bot, as, secret: given, callback, allowPrivate }, context) {
-    const { secrets, notices } = given ? { secrets: [given].flat(), notices: [] } : ownSecret(context)
+  create({ path, bot, as, secret: given, callback, scheme, allowPrivate }, context) {
     const door = under(path, `/api/v1/webhooks/${context.name}`)
+    if (scheme) return platformChannel({ bot, as, scheme, allowPrivate, door }, context)
+    const { secrets, notices } = given ? { secrets: [given].flat(), notices: [] } : ownSecret(context)
     return {
       door: `POST ${door}`,
       notices,

@@ -103,6 +103,24 @@ export class OutboxTable {
     this.#sql.run('INSERT OR IGNORE INTO closed_lanes (lane) SELECT lane FROM outbox WHERE id = ?', id)
   }
 
+  progress(turn: string, lane: Lane): Json | undefined {
+    const row = this.#sql.get<{ progress: string | null }>(
+      'SELECT progress FROM owed WHERE lane = ? AND turn = (SELECT number FROM turns WHERE id = ?)',
+      lane,
+      turn,
+    )
+    return row?.progress ? (JSON.parse(row.progress) as Json) : undefined
+  }
+
+  keepProgress(turn: string, lane: Lane, progress: Json): void {
+    this.#sql.run(
+      'UPDATE owed SET progress = ? WHERE lane = ? AND turn = (SELECT number FROM turns WHERE id = ?)',
+      JSON.stringify(progress),
+      lane,
+      turn,
+    )
+  }
+
   undelivered({ before, limit }: PageOptions): Page<OutboxItem> & { readonly closed: readonly Lane[] } {
     const rows = this.#sql.all<Omit<OutboxItem, 'turn'> & { readonly number: number; readonly turn: string | null }>(
       `SELECT number, id, lane, type, COALESCE(turn, json_extract(payload, '$.turn')) AS turn, at, attempts, state,

@@ -207,4 +207,7 @@ export const migrations: readonly string[] = [
     (SELECT MAX(number) FROM records WHERE conversation = conversations.id AND turn_number <= section), 0)
     WHERE section > 0;
   `,
+  `
+  ALTER TABLE owed ADD COLUMN progress TEXT;
+  `,
 ]

@@ -238,6 +238,14 @@ export class SqliteStore implements Store {
     this.#sql.atomically(() => this.#outbox.settle(id, state))
   }
 
+  async progress(turn: string, lane: Lane): Promise<Json | undefined> {
+    return this.#outbox.progress(turn, lane)
+  }
+
+  async keepProgress(turn: string, lane: Lane, progress: Json): Promise<void> {
+    this.#outbox.keepProgress(turn, lane, progress)
+  }
+
   async undelivered(options: PageOptions): Promise<Page<OutboxItem> & { readonly closed: readonly Lane[] }> {
     return this.#outbox.undelivered(options)
   }

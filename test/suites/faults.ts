@@ -1075,6 +1075,12 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     })),
   },
   {
+    does: 'forgets how far a delivery has got',
+    caughtBy: 'keeps how far each lane has got with a turn that it is owed, also for the next process',
+    says: /to deeply equal/,
+    subject: storing(() => ({ keepProgress: async () => {} })),
+  },
+  {
     does: 'forgets what it owes when it is delivered once and in vain',
     caughtBy: owes,
     says: /to deeply equal \{ due: \[\], nextAt/,

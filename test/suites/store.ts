@@ -749,6 +749,27 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     },
   },
   {
+    title: 'keeps how far each lane has got with a turn that it is owed, also for the next process',
+    async run(subject) {
+      await using place = makePlace(subject)
+      const before = await place.open()
+      const turn = await accepted(before, { owedTo: ['channel:a', 'channel:b'] })
+      const other = await accepted(before, { conversation: { name: 'b' }, owedTo: ['channel:a'] })
+      expect(await before.progress(turn.id, 'channel:a')).toBeUndefined()
+      await before.keepProgress(turn.id, 'channel:a', { posted: [{ id: '1' }] })
+      await before.keepProgress(turn.id, 'channel:a', { posted: [{ id: '1' }, { id: '2' }] })
+      // Nobody owes it to this one.
+      await before.keepProgress(turn.id, 'channel:c', { posted: [] })
+      await before.append([ending(turn)])
+      await before.close()
+      const after = await place.open()
+      expect(await after.progress(turn.id, 'channel:a')).toEqual({ posted: [{ id: '1' }, { id: '2' }] })
+      expect(await after.progress(turn.id, 'channel:b')).toBeUndefined()
+      expect(await after.progress(turn.id, 'channel:c')).toBeUndefined()
+      expect(await after.progress(other.id, 'channel:a')).toBeUndefined()
+    },
+  },
+  {
     title: 'shows what is due to one channel though another has a heap of it before',
     run: withStore(async (store) => {
       const end = async (name: string) => {
