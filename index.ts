@@ -63,6 +63,7 @@ export { sse } from './channels/sse.ts'
 export { webhook } from './channels/webhook/index.ts'
 export { defineScheme } from './channels/webhook/scheme.ts'
 export { slack } from './channels/webhook/schemes/slack.ts'
+export { telegram } from './channels/webhook/schemes/telegram.ts'
 export { websocket } from './channels/websocket/index.ts'
 
 export type { WebhookScheme } from './channels/webhook/scheme.ts'

@@ -207,6 +207,8 @@ export function schemeSuite(name: string, subject: SchemeSubject): void {
         expect(textsOf(platform)).toEqual(['hello'])
       })
       expect(Date.now() - at).toBeGreaterThan(500)
+      // The pause that it named, and not one that it did not.
+      expect(Date.now() - at).toBeLessThan(4500)
       expect(platform.calls.filter(subject.posts)).toHaveLength(2)
     })
 
