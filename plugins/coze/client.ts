@@ -7,7 +7,7 @@ import type { Secret } from '../../core/settings.ts'
 import { connectionError, requestEvents, retryAfterMs } from '../../core/sse.ts'
 import { isHubError, repeatable } from './failures.ts'
 import type { ChatPost } from './request.ts'
-import type { TokenSource } from './token.ts'
+import type { TokenSource } from '../../core/expiring-tokens.ts'
 import { cozeError, decodeChat, decodeFailure, decodeFrame, decodeMessage } from './wire.ts'
 import type { CozeChat, CozeFrame, CozeMessage } from './wire.ts'
 

@@ -14,7 +14,7 @@ import { chatPost, conversationPost, isOwn } from './request.ts'
 import { startCozeSimulator } from './simulator.ts'
 import type { CozeSimulator } from './simulator.ts'
 import { appTokens, fixedToken, oauthOptions } from './token.ts'
-import type { TokenSource } from './token.ts'
+import type { TokenSource } from '../../core/expiring-tokens.ts'
 import { cozeError, nothingRead, readFrame, readMessages, readStatus } from './wire.ts'
 import type { ChatEnd, Reading } from './wire.ts'
 

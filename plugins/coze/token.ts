@@ -3,21 +3,15 @@ import type { KeyObject } from 'node:crypto'
 import { SignJWT } from 'jose'
 import { z } from 'zod'
 import type { Clock } from '../../core/clock.ts'
+import { expiringTokens } from '../../core/expiring-tokens.ts'
+import type { GivenToken, TokenSource } from '../../core/expiring-tokens.ts'
 import { parseExactJson } from '../../core/json.ts'
 import { HubError } from '../../core/errors.ts'
-import { Secret, secret, setting } from '../../core/settings.ts'
+import type { Secret } from '../../core/settings.ts'
+import { secret, setting } from '../../core/settings.ts'
 import { connectionError } from '../../core/sse.ts'
-import { untilAborted } from '../../core/until-aborted.ts'
 import { mayPass, repeatable } from './failures.ts'
 import { cozeError } from './wire.ts'
-
-/** Where the token of each call comes from. */
-export interface TokenSource {
-  /** A token that is good for a while yet. */
-  take(signal: AbortSignal): Promise<Secret>
-  /** Coze took this token for none. True when `take` will give another one. */
-  refused(token: Secret): boolean
-}
 
 /** Options of an OAuth app of the kind "JWT", as Coze's console shows them. */
 export const oauthOptions = z.strictObject({
@@ -50,57 +44,6 @@ function rsaKey(pem: Secret): KeyObject | undefined {
 /** A personal or service token: always the same, until somebody changes the config. */
 export const fixedToken = (token: Secret): TokenSource => ({ take: async () => token, refused: () => false })
 
-/** A token as Coze gives it out, and for how long from now, in ms. */
-interface GivenToken {
-  readonly token: string
-  readonly lifeMs: number
-}
-
-/** How long before its end a token is replaced, so that no call meets Coze with one that has just run out. */
-const marginMs = 60_000
-
-/**
- * Tokens that run out: one is taken for all calls until shortly before its end, and then one new one is asked for,
- * however many calls wait for it.
- */
-function expiringTokens(exchange: () => Promise<GivenToken>, clock: Clock): TokenSource {
-  let current: { readonly token: Secret; readonly staleAt: number; readonly expiresAt: number } | undefined
-  let previous: Secret | undefined
-  let refreshing: Promise<Secret> | undefined
-
-  async function refresh(): Promise<Secret> {
-    try {
-      const { token, lifeMs } = await exchange()
-      const now = clock.now()
-      // Calls that are under way still carry the one before.
-      previous?.expire()
-      previous = current?.token
-      current = {
-        token: new Secret(token),
-        staleAt: now + Math.max(lifeMs - marginMs, lifeMs / 2),
-        expiresAt: now + lifeMs,
-      }
-      return current.token
-    } catch (error) {
-      if (current && mayPass(error) && clock.now() < current.expiresAt) return current.token
-      throw error
-    } finally {
-      refreshing = undefined
-    }
-  }
-
-  return {
-    async take(signal) {
-      if (current && clock.now() < current.staleAt) return current.token
-      return untilAborted((refreshing ??= refresh()), signal)
-    },
-    refused(token) {
-      if (current?.token === token) current = { token, staleAt: 0, expiresAt: 0 }
-      return true
-    },
-  }
-}
-
 /** Where an app gets its tokens, and with what patience. */
 export interface AppTokens {
   readonly app: z.output<typeof oauthOptions>
@@ -122,6 +65,7 @@ export const appTokens = (options: AppTokens): TokenSource =>
         throw repeatable(error)
       }),
     options.clock,
+    mayPass,
   )
 
 async function askForToken({ app, baseUrl, fetch, clock, timeoutMs }: AppTokens): Promise<GivenToken> {
