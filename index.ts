@@ -65,6 +65,7 @@ export { defineScheme } from './channels/webhook/scheme.ts'
 export { feishu } from './channels/webhook/schemes/feishu.ts'
 export { slack } from './channels/webhook/schemes/slack.ts'
 export { telegram } from './channels/webhook/schemes/telegram.ts'
+export { wecom } from './channels/webhook/schemes/wecom.ts'
 export { websocket } from './channels/websocket/index.ts'
 
 export type { WebhookScheme } from './channels/webhook/scheme.ts'
