@@ -24,7 +24,8 @@ type EventOf<Event extends LoggedEvent, Type> = Event extends LoggedEvent
     : never
   : never
 
-const isoTime = z.string().meta({ format: 'date-time', description: 'ISO 8601, in UTC.' })
+/** A time as answers have it. */
+export const isoTime = z.string().meta({ format: 'date-time', description: 'ISO 8601, in UTC.' })
 
 const codes = Object.entries(failures) as readonly (readonly [FailureCode, (typeof failures)[FailureCode]])[]
 const code = z.enum(codes.map(([name]) => name)).meta({
@@ -205,7 +206,8 @@ const bot = z
 /** What `GET /bots` answers. */
 export const botList = z.object({ bots: z.array(bot) }).meta({ id: 'BotList' })
 
-const pageOf = <Item extends z.ZodType>(item: Item) =>
+/** A page of a list that is read from its end. */
+export const pageOf = <Item extends z.ZodType>(item: Item) =>
   z.object({
     items: z.array(item).describe('Oldest first.'),
     before: z.string().exactOptional().describe('Pass it as `before` to get the page before this one.'),

@@ -1,8 +1,12 @@
 import type { Clock } from './clock.ts'
 import type { Logger } from './log.ts'
-import type { AuditEntry, AuditItem, Page, PageOptions, Store } from './store.ts'
+import type { AuditEntry, AuditItem, AuditSearch, Page, Store } from './store.ts'
 
 const refusedWindowMs = 1000
+/** How long the next look of the same admin at the same thing is the same look: a page asks every few seconds. */
+const lookMs = 600_000
+/** So many looks are known again. */
+const maxLooks = 1000
 
 /** Writes entries to the store's audit table and, with `audit: true`, to the log. */
 export class Audit {
@@ -10,6 +14,7 @@ export class Audit {
   readonly #clock: Clock
   readonly #logger: Logger
   readonly #refused = new Map<string, { entry: AuditEntry; count: number }>()
+  readonly #looks = new Map<string, number>()
   #timer: NodeJS.Timeout | undefined
   #writing: Promise<void> = Promise.resolve()
 
@@ -41,6 +46,17 @@ export class Audit {
     this.#timer ??= setTimeout(() => this.#flushRefused(), refusedWindowMs).unref()
   }
 
+  /** Writes down what an admin looks at; once in ten minutes for the same thing, so that a page may ask again and again. */
+  looked(entry: Omit<AuditEntry, 'what'>): void {
+    const key = JSON.stringify(entry)
+    const now = this.#clock.now()
+    const last = this.#looks.get(key)
+    if (last !== undefined && now - last < lookMs) return
+    if (this.#looks.size >= maxLooks) this.#looks.clear()
+    this.#looks.set(key, now)
+    this.record({ what: 'admin read', ...entry })
+  }
+
   #flushRefused(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -51,7 +67,7 @@ export class Audit {
   }
 
   /** The newest entries, oldest first. */
-  async page(options: PageOptions): Promise<Page<AuditItem>> {
+  async page(options: AuditSearch): Promise<Page<AuditItem>> {
     await this.flush()
     return this.#store.audited(options)
   }

@@ -65,7 +65,7 @@ const apiKeyOptions = z.strictObject({
     .boolean()
     .default(false)
     .describe(
-      'It may read metrics, use the console (the page at `/`), look after the outbox, and take conversations from their bots.',
+      'It may read metrics, use the console (the page at `/`), see the turns and conversations of all keys and the audit table, look after the outbox, and take conversations from their bots.',
     ),
   bypassConsent: z.boolean().default(false).describe('Its messages may say `bypassConsent: true`.'),
 })

@@ -97,6 +97,8 @@ export interface DispatcherOptions {
 /** A turn that is being answered by this process. */
 interface Run {
   readonly abort: AbortController
+  /** Which try at the answer is under way, from 1. */
+  attempt: number
   /** Settles when the turn has ended, waits, or was left to the next start. */
   readonly done: Promise<void>
 }
@@ -573,7 +575,7 @@ export class Dispatcher {
         this.#attendance.release(turn.id)
         this.#log.close(turn.id)
       })
-    this.#runs.set(turn.id, { abort, done })
+    this.#runs.set(turn.id, { abort, done, attempt: 1 })
     const graceMs = this.#bots.get(turn.bot)?.abandonAfterMs
     if (!turn.detached && graceMs !== undefined) this.#attendance.watch(turn.id, graceMs)
   }
@@ -621,6 +623,7 @@ export class Dispatcher {
           // Durable before the provider goes on: what it does next can be found again after a crash.
           await this.#log.commit()
         } else {
+          if (event.type === 'attempt.failed') this.#retrying(turn.id, event.attempt + 1)
           const events = transcript.add(event)
           if (events.length > 0) this.#log.push({ turn: turn.id, events: events.map((each) => this.#dated(bot, each)) })
         }
@@ -634,6 +637,16 @@ export class Dispatcher {
       over = true
       turn.signal.removeEventListener('abort', stop)
     }
+  }
+
+  #retrying(turn: string, attempt: number): void {
+    const run = this.#runs.get(turn)
+    if (run) run.attempt = attempt
+  }
+
+  /** Which try at the answer is under way, from 1; undefined where none is. */
+  attempt(turn: string): number | undefined {
+    return this.#runs.get(turn)?.attempt
   }
 
   #dated(bot: Bot, event: LoggedEvent): LoggedEvent {

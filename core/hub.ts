@@ -1,3 +1,4 @@
+import { adminRoutes } from './admin-routes.ts'
 import { Audit } from './audit.ts'
 import type { Authenticate, AuthSpec } from './auth.ts'
 import { gatekeeper, principalOfKey } from './auth.ts'
@@ -212,7 +213,10 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     audit,
     logger,
     ready: () => dispatcher.ready,
-    routes: outboxRoutes({ store, clock, audit, wake: () => outbox.wake() }),
+    routes: [
+      ...outboxRoutes({ store, clock, audit, wake: () => outbox.wake() }),
+      ...adminRoutes({ store, clock, audit, attempt: (turn) => dispatcher.attempt(turn) }),
+    ],
   })
 
   outbox.wake()

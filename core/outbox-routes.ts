@@ -10,7 +10,7 @@ import type { Lane, OutboxItem, Store } from './store.ts'
 export interface OutboxRoutesOptions {
   readonly store: Pick<Store, 'undelivered' | 'retryDeliveries'>
   readonly clock: Clock
-  readonly audit: Pick<Audit, 'record'>
+  readonly audit: Pick<Audit, 'record' | 'looked'>
   /** Called when something has become due. */
   readonly wake: () => void
 }
@@ -72,6 +72,7 @@ export const outboxRoutes = ({ store, clock, audit, wake }: OutboxRoutesOptions)
     async handle(ctx) {
       admit(ctx)
       const { before, limit } = check(listQuery, ctx.query)
+      audit.looked({ by: ctx.principal.key, details: { of: 'outbox' } })
       ctx.body = await listOutbox(store, { limit, ...(before === undefined ? {} : { before }) })
     },
   },
@@ -113,7 +114,10 @@ const toShown = ({ at, nextAt, ...item }: OutboxItem): z.output<typeof outboxPag
   ...(item.state === 'pending' ? { nextAt: new Date(nextAt).toISOString() } : {}),
 })
 
-/** @throws HubError `forbidden` */
-function admit({ principal }: RequestContext): void {
+/**
+ * Lets in admins only.
+ * @throws HubError `forbidden`
+ */
+export function admit({ principal }: Pick<RequestContext, 'principal'>): void {
   if (!principal.admin) throw new HubError('forbidden')
 }

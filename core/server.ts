@@ -39,7 +39,7 @@ export interface ServerOptions {
   readonly metricsListener: { readonly host: string; readonly port: number } | undefined
   /** For `GET /readyz`. */
   readonly ready: () => boolean
-  /** What the hub serves beside its channels and what is here; their paths have no parameters. */
+  /** What the hub serves beside its channels and what is here. */
   readonly routes: readonly Route[]
 }
 
@@ -63,7 +63,7 @@ export async function startServer(options: ServerOptions): Promise<HubServer> {
   app.use(joinSlashes)
   if (options.open) app.use(guardHost(options.host))
   app.use(allowOrigins(router, options))
-  app.use(serveOwn(options))
+  app.use(ownRouter(options).routes())
   app.use(router.routes())
   app.use(router.allowedMethods())
 
@@ -117,19 +117,24 @@ async function closeServer(server: Server, graceMs: number): Promise<void> {
 /** Puts the routes of all channels on one router; those that differ only in what they accept share a path. */
 function mount(options: ServerOptions): Router {
   const router = new Router()
+  const register = registering(router, options)
   const shared = Map.groupBy(
     options.channels.flatMap(({ channel }) => channel.routes ?? []),
     (route) => `${route.method} ${route.path}`,
   )
-  for (const routes of shared.values()) {
+  for (const routes of shared.values()) register(routes)
+  return router
+}
+
+const registering =
+  (router: Router, options: ServerOptions) =>
+  (routes: readonly Route[]): void => {
     const { method, path } = routes[0]!
     router.register(path, [method], async (context) => {
       const ctx = context as unknown as RequestContext
       await answerRoute(options, ctx, choose(ctx, routes))
     })
   }
-  return router
-}
 
 /** @throws HubError `unauthorized`; a wrong key is written down, a missing one is not */
 async function letIn({ identify, audit }: ServerOptions, request: IncomingMessage): Promise<Principal> {
@@ -300,18 +305,11 @@ const metricsRoute = ({ metrics }: ServerOptions): Route => ({
   },
 })
 
-const serveOwn = (options: ServerOptions): Koa.Middleware => {
-  const routes = new Map(ownRoutes(options).map((route) => [route.path, route]))
-  return async (context, next) => {
-    const route = routes.get(context.path)
-    if (!route) return next()
-    const allowed = route.method === 'GET' ? ['GET', 'HEAD'] : [route.method]
-    if (!allowed.includes(context.method)) {
-      context.set('allow', allowed.join(', '))
-      throw new HubError('method_not_allowed')
-    }
-    await answerRoute(options, context as unknown as RequestContext, route)
-  }
+function ownRouter(options: ServerOptions): Router {
+  const router = new Router()
+  const register = registering(router, options)
+  for (const route of ownRoutes(options)) register([route])
+  return router
 }
 
 async function answerRoute(options: ServerOptions, ctx: RequestContext, route: Route): Promise<void> {

@@ -4,7 +4,10 @@ import type { Records } from './records.ts'
 import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject, Message } from './message.ts'
 
 /** Where a turn is: `queued → running → ended`, with `waiting` parked off `running`. The last four are final. */
-export type TurnStatus = 'queued' | 'running' | 'waiting' | 'completed' | 'failed' | 'cancelled' | 'interrupted'
+export type TurnStatus = (typeof turnStatuses)[number]
+
+/** Every status a turn may have. */
+export const turnStatuses = ['queued', 'running', 'waiting', 'completed', 'failed', 'cancelled', 'interrupted'] as const
 
 const ended: ReadonlySet<TurnStatus> = new Set(['completed', 'failed', 'cancelled', 'interrupted'])
 /** Whether a status is final. */
@@ -45,8 +48,58 @@ export interface TurnRow extends Owner {
   /** When that leg began, ms since the epoch; a new process goes on with the leg it found. */
   readonly legAt?: number
   readonly createdAt: number
+  /** When it left the queue, ms since the epoch; not known of turns from before the hub kept it. */
+  readonly startedAt?: number
   /** Set when it has ended, ms since the epoch. */
   readonly endedAt?: number
+}
+
+/** A turn in a list of everybody's; times in ms since the epoch. */
+export interface TurnItem
+  extends Owner, Pick<TurnRow, 'id' | 'conversation' | 'status' | 'channel' | 'createdAt' | 'startedAt' | 'endedAt'> {
+  /** The id of the message that is answered. */
+  readonly message: string
+  /** Nobody asked: an operator has spoken. */
+  readonly by?: 'operator'
+  /** Why it failed: the code. */
+  readonly error?: string
+}
+
+/**
+ * Which turns are listed, whoever's they are, from the newest back. A page of a search may be short, or empty, where
+ * there is more: then `before` is in it all the same.
+ */
+export interface TurnSearch extends PageOptions {
+  /** Only those that have not ended. */
+  readonly live?: boolean
+  /** Only those of these bots. */
+  readonly bots?: readonly string[] | undefined
+  readonly bot?: string | undefined
+  readonly status?: TurnStatus | undefined
+}
+
+/** Which conversations are listed, whoever's they are, from the one that was made last back; pages as in `TurnSearch`. */
+export interface ConversationSearch extends PageOptions {
+  /** Only those with these bots. */
+  readonly bots?: readonly string[] | undefined
+  readonly bot?: string | undefined
+  readonly key?: string | undefined
+  readonly user?: string | undefined
+  /** Only those that operators have. */
+  readonly taken?: boolean | undefined
+}
+
+/** Which entries of the audit table are listed; pages as in `TurnSearch`. */
+export interface AuditSearch extends PageOptions {
+  readonly what?: AuditEntry['what'] | undefined
+  /** Only those about these bots, and those about none. */
+  readonly bots?: readonly string[] | undefined
+}
+
+/** An event, and when it was written, ms since the epoch; not known of events from before the hub kept it. */
+export interface TimedEvent {
+  readonly event: NumberedEvent
+  readonly at?: number
 }
 
 /** What stays of a turn when its events are gone. */
@@ -329,20 +382,25 @@ export interface RecordItem {
   readonly partial?: boolean
 }
 
+/** What the audit table tells of. */
+export const auditedDeeds = [
+  'credential refused',
+  'consent decided',
+  'consent allowed',
+  'consent bypassed',
+  'conversation deleted',
+  'message changed',
+  'message deleted',
+  'outbox retried',
+  'conversation handed over',
+  'conversation given back',
+  'operator spoke',
+  'admin read',
+] as const
+
 /** What must be possible to look up later: who was let do what, and who was not let in. */
 export interface AuditEntry {
-  readonly what:
-    | 'credential refused'
-    | 'consent decided'
-    | 'consent allowed'
-    | 'consent bypassed'
-    | 'conversation deleted'
-    | 'message changed'
-    | 'message deleted'
-    | 'outbox retried'
-    | 'conversation handed over'
-    | 'conversation given back'
-    | 'operator spoke'
+  readonly what: (typeof auditedDeeds)[number]
   /** The key it was done with, or `policy`. */
   readonly by: string
   readonly bot?: string
@@ -389,6 +447,12 @@ export interface Store extends Records {
   read(turn: string, after: number, limit: number): Promise<readonly NumberedEvent[]>
   /** Takes over every turn that has not ended, at a time in ms since the epoch. */
   recover(at: number): Promise<Recovered>
+  /** As `read`, with the time of each event. */
+  readTimed(turn: string, after: number, limit: number): Promise<readonly TimedEvent[]>
+  /** Turns of everybody. */
+  searchTurns(search: TurnSearch): Promise<Page<TurnItem>>
+  /** Conversations of everybody, but for the ephemeral ones. */
+  searchConversations(search: ConversationSearch): Promise<Page<ConversationRow>>
   conversation(owner: Owner, nameOrId: string): Promise<ConversationRef | undefined>
   /** Finds the conversation of that name, or makes it. */
   openConversation(owner: Owner, name: string, newId: string, at: number): Promise<ConversationRef>
@@ -449,7 +513,7 @@ export interface Store extends Records {
   /** Adds to the audit table; `at` in ms since the epoch. */
   audit(entry: AuditEntry, at: number): Promise<void>
   /** The newest entries of the audit table, oldest first. */
-  audited(options: PageOptions): Promise<Page<AuditItem>>
+  audited(options: AuditSearch): Promise<Page<AuditItem>>
   /** Deliveries whose time has come, those of `underWay` left out, and when the next one's comes. */
   dueDeliveries(
     now: number,
@@ -482,7 +546,7 @@ export interface Backlog {
 
 /** Which part of a list: the newest `limit` items, or those before `before`, a cursor of an earlier page. */
 export interface PageOptions {
-  readonly before?: string
+  readonly before?: string | undefined
   readonly limit: number
 }
 

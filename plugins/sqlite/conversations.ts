@@ -5,13 +5,14 @@ import type {
   ConversationItem,
   ConversationPageOptions,
   ConversationRow,
+  ConversationSearch,
   NewConversation,
   Owner,
   Page,
   PageOptions,
 } from '../../core/store.ts'
 import type { ConversationRef, Json, JsonObject } from '../../core/message.ts'
-import { toPage } from './sql.ts'
+import { searchReach, toPage } from './sql.ts'
 import type { Sql } from './sql.ts'
 
 interface ConversationColumns extends DetailColumns {
@@ -259,6 +260,34 @@ export class ConversationTable {
       limit + 1,
     )
     return toPage(rows, limit, (row) => `${row.updated_at}.${row.id}`, toRow)
+  }
+
+  /** The latest made first: that order costs nobody anything while messages come. */
+  search({ bots, bot, key, user, taken, before, limit }: ConversationSearch): Page<ConversationRow> {
+    const values = {
+      before: before ?? '~',
+      bots: bots ? JSON.stringify(bots) : null,
+      bot: bot ?? null,
+      key: key ?? null,
+      user: user ?? null,
+      taken: taken ? 1 : null,
+      count: limit + 1,
+    }
+    const rows = this.#sql.all<ConversationColumns>(
+      `SELECT * FROM (SELECT * FROM conversations WHERE id < @before AND ephemeral = 0 ORDER BY id DESC LIMIT ${searchReach})
+       WHERE (@bots IS NULL OR bot IN (SELECT value FROM json_each(@bots))) AND (@bot IS NULL OR bot = @bot)
+         AND (@key IS NULL OR key = @key) AND (@user IS NULL OR user = @user)
+         AND (@taken IS NULL OR taken_by IS NOT NULL)
+       ORDER BY id DESC LIMIT @count`,
+      values,
+    )
+    const page = toPage(rows, limit, (row) => row.id, toRow)
+    if (page.before !== undefined) return page
+    const last = this.#sql.get<{ id: string }>(
+      `SELECT id FROM conversations WHERE id < ? AND ephemeral = 0 ORDER BY id DESC LIMIT 1 OFFSET ${searchReach - 1}`,
+      values.before,
+    )
+    return last ? { ...page, before: last.id } : page
   }
 
   /** With everything that hangs on it. */

@@ -210,4 +210,8 @@ export const migrations: readonly string[] = [
   `
   ALTER TABLE owed ADD COLUMN progress TEXT;
   `,
+  `
+  ALTER TABLE events ADD COLUMN at INTEGER;
+  ALTER TABLE turns ADD COLUMN started_at INTEGER;
+  `,
 ]

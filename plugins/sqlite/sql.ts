@@ -98,6 +98,37 @@ export class Sql {
   }
 }
 
+/** How many rows a search looks at for one page: what it is for may be rare, and a hub has more to do. */
+export const searchReach = 5000
+
+/** The numbers that a search looks at for one page: those from `from` and below `before`. */
+export interface SearchWindow {
+  readonly from: number
+  readonly before: number
+  /** There are rows below it. */
+  readonly hasMore: boolean
+}
+
+/** The part of a numbered table that comes next in a search from its end. */
+export function searchWindow(sql: Sql, table: 'turns' | 'audit', cursor: string | undefined): SearchWindow {
+  const last = sql.get<{ number: number | null }>(`SELECT MAX(number) AS number FROM ${table}`)?.number ?? 0
+  const before = cursor === undefined ? last + 1 : Math.min(Number(cursor), last + 1)
+  const from = before - searchReach
+  return { from, before, hasMore: sql.get(`SELECT 1 FROM ${table} WHERE number < ? LIMIT 1`, from) !== undefined }
+}
+
+/** As `toPage`, of the rows of a window: there may be more below it also where the page is not full. */
+export function toSearchPage<Row, Item>(
+  { from, hasMore }: SearchWindow,
+  rows: readonly Row[],
+  limit: number,
+  place: (row: Row) => string,
+  item: (row: Row) => Item,
+): Page<Item> {
+  const page = toPage(rows, limit, place, item)
+  return page.before === undefined && hasMore ? { ...page, before: String(from) } : page
+}
+
 /** Rows come newest first, with one more than the page holds when there is another. */
 export function toPage<Row, Item>(
   rows: readonly Row[],

@@ -6,11 +6,13 @@ import type {
   Appended,
   AuditEntry,
   AuditItem,
+  AuditSearch,
   Backlog,
   ConversationDetails,
   ConversationItem,
   ConversationPageOptions,
   ConversationRow,
+  ConversationSearch,
   Delivery,
   DeliveryState,
   FeedbackItem,
@@ -27,10 +29,13 @@ import type {
   Recovered,
   Store,
   StoredFile,
+  TimedEvent,
+  TurnItem,
   TurnPage,
   TurnPageOptions,
   TurnResult,
   TurnRow,
+  TurnSearch,
 } from '../../core/store.ts'
 import type { NumberedEvent } from '../../core/events.ts'
 import type { ConversationRef, FileRef, HistoryMessage, Json, JsonObject } from '../../core/message.ts'
@@ -49,7 +54,7 @@ import { ConversationTable } from './conversations.ts'
 import { FeedbackTable } from './feedback.ts'
 import { OutboxTable } from './outbox.ts'
 import { RecordTable } from './records.ts'
-import { Sql, toPage } from './sql.ts'
+import { searchWindow, Sql, toSearchPage } from './sql.ts'
 import { TurnTable } from './turns.ts'
 
 /** The store on an open database. Every method is one commit; better-sqlite3 is synchronous inside it. */
@@ -98,6 +103,18 @@ export class SqliteStore implements Store {
 
   async read(turn: string, after: number, limit: number): Promise<readonly NumberedEvent[]> {
     return this.#turns.read(turn, after, limit)
+  }
+
+  async readTimed(turn: string, after: number, limit: number): Promise<readonly TimedEvent[]> {
+    return this.#turns.readTimed(turn, after, limit)
+  }
+
+  async searchTurns(search: TurnSearch): Promise<Page<TurnItem>> {
+    return this.#turns.search(search)
+  }
+
+  async searchConversations(search: ConversationSearch): Promise<Page<ConversationRow>> {
+    return this.#conversations.search(search)
   }
 
   async recover(at: number): Promise<Recovered> {
@@ -266,13 +283,22 @@ export class SqliteStore implements Store {
     )
   }
 
-  async audited({ before, limit }: PageOptions): Promise<Page<AuditItem>> {
+  async audited({ before, limit, what, bots }: AuditSearch): Promise<Page<AuditItem>> {
+    const window = searchWindow(this.#sql, 'audit', before)
     const rows = this.#sql.all<{ number: number; at: number; details: string | null } & Omit<AuditEntry, 'details'>>(
-      'SELECT * FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?',
-      before === undefined ? Number.MAX_SAFE_INTEGER : Number(before),
-      limit + 1,
+      `SELECT * FROM audit WHERE number < @before AND number >= @from AND (@what IS NULL OR what = @what)
+         AND (@bots IS NULL OR bot IS NULL OR bot IN (SELECT value FROM json_each(@bots)))
+       ORDER BY number DESC LIMIT @count`,
+      {
+        before: window.before,
+        from: window.from,
+        what: what ?? null,
+        bots: bots ? JSON.stringify(bots) : null,
+        count: limit + 1,
+      },
     )
-    return toPage(
+    return toSearchPage(
+      window,
       rows,
       limit,
       (row) => String(row.number),

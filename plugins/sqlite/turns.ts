@@ -3,9 +3,13 @@ import type {
   AcceptResult,
   Append,
   Appended,
+  Page,
   Recovered,
+  TimedEvent,
+  TurnItem,
   TurnResult,
   TurnRow,
+  TurnSearch,
   TurnStatus,
 } from '../../core/store.ts'
 import type { NumberedEvent } from '../../core/events.ts'
@@ -15,6 +19,7 @@ import type { ConversationTable } from './conversations.ts'
 import { toDelivery } from './outbox.ts'
 import type { OutboxTable } from './outbox.ts'
 import type { RecordTable } from './records.ts'
+import { searchWindow, toPage, toSearchPage } from './sql.ts'
 import type { Sql } from './sql.ts'
 
 /** Events are read in pages of about this size, in characters, however many are asked for. */
@@ -57,14 +62,35 @@ interface TurnColumns {
   readonly ran_ms: number
   readonly leg_at: number | null
   readonly created_at: number
+  readonly started_at: number | null
   readonly ended_at: number | null
+}
+
+interface EventColumns {
+  readonly body: string
+  readonly at: number | null
+}
+
+interface ItemColumns extends Pick<
+  TurnColumns,
+  'number' | 'id' | 'bot' | 'key' | 'user' | 'conversation' | 'name' | 'message_id' | 'channel' | 'status'
+> {
+  readonly created_at: number
+  readonly started_at: number | null
+  readonly ended_at: number | null
+  readonly by: 'operator' | null
+  readonly error: string | null
 }
 
 const turnColumns = `turns.number, turns.id, turns.conversation, turns.message_id, turns.message, turns.fingerprint,
   turns.channel, turns.debug, turns.bypass, turns.detached, turns.compacted, turns.status, turns.epoch, turns.seq, turns.cursor, turns.expires_at,
   turns.ran_ms, turns.leg_at,
-  turns.created_at, turns.ended_at, c.bot, c.key, c.user, c.name, c.thread
+  turns.created_at, turns.started_at, turns.ended_at, c.bot, c.key, c.user, c.name, c.thread
   FROM turns JOIN conversations c ON c.id = turns.conversation`
+
+const itemColumns = `turns.number, turns.id, turns.conversation, turns.message_id, turns.channel, turns.status,
+  turns.created_at, turns.started_at, turns.ended_at, c.bot, c.key, c.user, c.name,
+  json_extract(turns.message, '$.by') AS by, json_extract(turns.result, '$.error.code') AS error`
 
 /** What a turn's commits write to beside its own tables. */
 export interface Neighbours {
@@ -160,8 +186,8 @@ export class TurnTable {
   /** With its first event, the user's record and what is owed for it. */
   #insertTurn(input: AcceptInput, conversation: ConversationRef, status: TurnStatus): TurnRow {
     const { lastInsertRowid: number } = this.#sql.run(
-      `INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, detached, status, epoch, seq, leg_at, created_at)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)`,
+      `INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, detached, status, epoch, seq, leg_at, created_at, started_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?)`,
       input.turn,
       conversation.id,
       input.message.id,
@@ -175,9 +201,10 @@ export class TurnTable {
       this.#epoch,
       status === 'running' ? input.at : null,
       input.at,
+      status === 'running' ? input.at : null,
     )
     const turn = this.turn(input.turn)!
-    this.#addEvent(number, { seq: 1, ...startedEvent(turn) })
+    this.#addEvent(number, { seq: 1, ...startedEvent(turn) }, input.at)
     if (!input.message.nudge) this.#records.addMessage(conversation.id, number, input)
     this.#conversations.touch(conversation.id, input.at)
     for (const lane of input.owedTo ?? []) this.#outbox.owe(number, lane)
@@ -222,7 +249,7 @@ export class TurnTable {
     )
     if (!turn || turn.ended_at !== null || turn.epoch !== step.epoch) return undefined
     for (const event of step.events) {
-      this.#addEvent(turn.number, event)
+      this.#addEvent(turn.number, event, step.at)
       this.#conversations.note(turn.conversation, event)
     }
     this.#changeTurn(turn.number, step)
@@ -242,8 +269,9 @@ export class TurnTable {
     return { deliveries, claimed: this.#claimNext(turn.conversation, step.at) }
   }
 
-  #addEvent(turn: number | bigint, event: NumberedEvent): void {
-    this.#sql.run('INSERT INTO events (turn, seq, body) VALUES (?, ?, ?)', turn, event.seq, JSON.stringify(event))
+  #addEvent(turn: number | bigint, event: NumberedEvent, at: number): void {
+    const body = JSON.stringify(event)
+    this.#sql.run('INSERT INTO events (turn, seq, body, at) VALUES (?, ?, ?, ?)', turn, event.seq, body, at)
   }
 
   #changeTurn(number: number, step: Append): void {
@@ -278,7 +306,13 @@ export class TurnTable {
   #claimNext(conversation: string, at: number): TurnRow | undefined {
     const [next] = this.#alive(conversation)
     if (next?.status !== 'queued') return undefined
-    this.#sql.run(`UPDATE turns SET status = 'running', epoch = ?, leg_at = ? WHERE id = ?`, this.#epoch, at, next.id)
+    this.#sql.run(
+      `UPDATE turns SET status = 'running', epoch = ?, leg_at = ?, started_at = ? WHERE id = ?`,
+      this.#epoch,
+      at,
+      at,
+      next.id,
+    )
     return this.turn(next.id)
   }
 
@@ -293,20 +327,59 @@ export class TurnTable {
   }
 
   read(turn: string, after: number, limit: number): readonly NumberedEvent[] {
-    const rows = this.#sql.iterate<{ body: string }>(
-      `SELECT body FROM events WHERE turn = (SELECT number FROM turns WHERE id = ?) AND seq > ? ORDER BY seq LIMIT ?`,
+    return this.#page(turn, after, limit).map(({ body }) => JSON.parse(body) as NumberedEvent)
+  }
+
+  readTimed(turn: string, after: number, limit: number): readonly TimedEvent[] {
+    return this.#page(turn, after, limit).map(({ body, at }) => ({
+      event: JSON.parse(body) as NumberedEvent,
+      ...(at === null ? {} : { at }),
+    }))
+  }
+
+  #page(turn: string, after: number, limit: number): readonly EventColumns[] {
+    const rows = this.#sql.iterate<EventColumns>(
+      `SELECT body, at FROM events WHERE turn = (SELECT number FROM turns WHERE id = ?) AND seq > ? ORDER BY seq LIMIT ?`,
       turn,
       after,
       limit,
     )
-    const events: NumberedEvent[] = []
+    const page: EventColumns[] = []
     let length = 0
-    for (const { body } of rows) {
-      events.push(JSON.parse(body) as NumberedEvent)
-      length += body.length
+    for (const row of rows) {
+      page.push(row)
+      length += row.body.length
       if (length >= maxPageLength) break
     }
-    return events
+    return page
+  }
+
+  search({ live, bots, bot, status, before, limit }: TurnSearch): Page<TurnItem> {
+    const wanted = `(@bots IS NULL OR c.bot IN (SELECT value FROM json_each(@bots)))
+      AND (@bot IS NULL OR c.bot = @bot) AND (@status IS NULL OR turns.status = @status)
+      ORDER BY turns.number DESC LIMIT @count`
+    const values = {
+      bots: bots ? JSON.stringify(bots) : null,
+      bot: bot ?? null,
+      status: status ?? null,
+      count: limit + 1,
+    }
+    if (live) {
+      const rows = this.#sql.all<ItemColumns>(
+        // By itself SQLite would look through all that have ended, to find them in order.
+        `SELECT ${itemColumns} FROM turns INDEXED BY turns_alive JOIN conversations c ON c.id = turns.conversation
+         WHERE turns.ended_at IS NULL AND turns.number < @before AND ${wanted}`,
+        { ...values, before: before === undefined ? Number.MAX_SAFE_INTEGER : Number(before) },
+      )
+      return toPage(rows, limit, placeOf, toTurnItem)
+    }
+    const window = searchWindow(this.#sql, 'turns', before)
+    const rows = this.#sql.all<ItemColumns>(
+      `SELECT ${itemColumns} FROM turns JOIN conversations c ON c.id = turns.conversation
+       WHERE turns.number < @before AND turns.number >= @from AND ${wanted}`,
+      { ...values, before: window.before, from: window.from },
+    )
+    return toSearchPage(window, rows, limit, placeOf, toTurnItem)
   }
 
   recover(at: number): Recovered {
@@ -429,6 +502,28 @@ function spokenStep(turn: TurnRow, text: string, at: number): Append {
   }
 }
 
+const placeOf = ({ number }: { readonly number: number }): string => String(number)
+
+const toTurnItem = (row: ItemColumns): TurnItem => ({
+  id: row.id,
+  bot: row.bot,
+  key: row.key,
+  ...(row.user === '' ? {} : { user: row.user }),
+  conversation: { id: row.conversation, name: row.name },
+  message: row.message_id,
+  ...(row.by === null ? {} : { by: row.by }),
+  channel: row.channel,
+  status: row.status,
+  createdAt: row.created_at,
+  ...startedOf(row),
+  ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),
+  ...(row.error === null ? {} : { error: row.error }),
+})
+
+/** One that was put back waits for its turn again. */
+const startedOf = (row: Pick<TurnColumns, 'started_at' | 'status'>): { startedAt?: number } =>
+  row.started_at === null || row.status === 'queued' ? {} : { startedAt: row.started_at }
+
 const toTurn = (row: TurnColumns): TurnRow => ({
   id: row.id,
   bot: row.bot,
@@ -450,5 +545,6 @@ const toTurn = (row: TurnColumns): TurnRow => ({
   ranMs: row.ran_ms,
   ...(row.leg_at === null ? {} : { legAt: row.leg_at }),
   createdAt: row.created_at,
+  ...startedOf(row),
   ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),
 })

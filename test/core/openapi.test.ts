@@ -89,6 +89,12 @@ const answerSchema = (document: Document, operation: string, status: number, typ
 }
 
 const everywhere = [
+  'GET /api/v1/admin/audit',
+  'GET /api/v1/admin/conversations',
+  'GET /api/v1/admin/conversations/{conversation}/messages',
+  'GET /api/v1/admin/turns',
+  'GET /api/v1/admin/turns/{turn}',
+  'GET /api/v1/admin/turns/{turn}/events',
   'GET /api/v1/outbox',
   'GET /healthz',
   'GET /metrics',

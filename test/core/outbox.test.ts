@@ -208,7 +208,9 @@ describe('a receiver', () => {
     expect(gone.ids[0]).toContain(first)
     expect(new Set(gone.ids)).toEqual(new Set([gone.ids[0], expect.stringContaining(second)]))
     await expect.poll(async () => outboxOf(hub)).toEqual({ items: [], closed: [] })
-    expect((await hub.hub.audit.page({ limit: 9 })).items).toMatchObject([{ what: 'outbox retried', by: 'local' }])
+    expect((await hub.hub.audit.page({ limit: 9, what: 'outbox retried' })).items).toMatchObject([
+      { what: 'outbox retried', by: 'local' },
+    ])
   })
 
   it('that says when to come again (429) is not called before', async () => {

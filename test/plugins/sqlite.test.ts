@@ -57,6 +57,40 @@ describe('the file', () => {
     ])
   })
 
+  it('is not searched through at once, however rare what is looked for is', async () => {
+    await (await openSqlite(folder)).close()
+    const database = new Database(join(folder, 'hub.db'))
+    const many = 'WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)'
+    database.exec(`
+      INSERT INTO audit (at, what, by) VALUES (1, 'operator spoke', 'ops');
+      ${many} INSERT INTO audit (at, what, by) SELECT i, 'admin read', 'ops' FROM n;
+      INSERT INTO conversations (id, bot, key, name, created_at, updated_at) VALUES ('conv_00000', 'rare', 'k', 'a', 1, 1);
+      ${many} INSERT INTO conversations (id, bot, key, name, created_at, updated_at)
+        SELECT format('conv_%05d', i), 'bot', 'k', i, 1, 1 FROM n;
+      INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, status, epoch, seq, created_at, ended_at)
+        VALUES ('turn_0', 'conv_00000', 'm', '{}', 'f', 'rest', 0, 0, 'failed', 1, 1, 1, 1);
+      ${many} INSERT INTO turns (id, conversation, message_id, message, fingerprint, channel, debug, bypass, status, epoch, seq, created_at, ended_at)
+        SELECT 'turn_' || i, format('conv_%05d', i), 'm', '{}', 'f', 'rest', 0, 0, 'completed', 1, 1, 1, 1 FROM n;
+    `)
+    database.close()
+    const store = await openSqlite(folder)
+    const pages = [
+      await store.searchTurns({ status: 'failed', limit: 5 }),
+      await store.searchConversations({ bot: 'rare', limit: 5 }),
+      await store.audited({ what: 'operator spoke', limit: 5 }),
+    ]
+    expect(pages).toEqual(Array.from({ length: 3 }, () => ({ items: [], before: expect.any(String) })))
+    const [turns, conversations, audit] = pages.map(({ before }) => ({ limit: 5, before }))
+    expect(await store.searchTurns({ status: 'failed', ...turns! })).toMatchObject({ items: [{ id: 'turn_0' }] })
+    expect(await store.searchConversations({ bot: 'rare', ...conversations! })).toMatchObject({
+      items: [{ id: 'conv_00000' }],
+    })
+    const last = await store.audited({ what: 'operator spoke', ...audit! })
+    expect(last).toMatchObject({ items: [{ by: 'ops', at: 1 }] })
+    expect(last.before).toBeUndefined()
+    await store.close()
+  })
+
   it('of a newer hub is left alone', async () => {
     await (await openSqlite(folder)).close()
     const database = new Database(join(folder, 'hub.db'))

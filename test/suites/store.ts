@@ -512,6 +512,80 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     }),
   },
   {
+    title: 'finds turns, conversations and audit entries of everybody, by what is asked for',
+    run: withStore(async (store) => {
+      const mine = await accepted(store)
+      const queued = await accepted(store)
+      const theirs = await accepted(store, { key: 'other', user: 'ada', bot: 'second' })
+      await store.append([ending(theirs, { status: 'failed' })])
+      const hidden = await accepted(store, { conversation: 'new', ephemeral: true })
+      const all = await pagesOf((before) => store.searchTurns({ limit: 3, ...before }))
+      expect(all.map(idsOf)).toEqual([idsOf([queued, theirs, hidden]), [mine.id]])
+      expect(all[0]![1]).toMatchObject({
+        key: 'other',
+        user: 'ada',
+        bot: 'second',
+        status: 'failed',
+        conversation: theirs.conversation,
+        message: theirs.message.id,
+      })
+      const found = async (search: object) => idsOf((await store.searchTurns({ limit: 9, ...search })).items)
+      expect(await found({ live: true })).toEqual(idsOf([mine, queued, hidden]))
+      expect(await found({ live: true, status: 'queued' })).toEqual([queued.id])
+      expect(await found({ bot: 'second' })).toEqual([theirs.id])
+      expect(await found({ status: 'failed' })).toEqual([theirs.id])
+      expect(await found({ bots: ['second', 'third'], live: false })).toEqual([theirs.id])
+      expect(await found({ bots: ['second'], bot: 'bot' })).toEqual([])
+      const live = await pagesOf((before) => store.searchTurns({ live: true, limit: 2, ...before }))
+      expect(live.map(idsOf)).toEqual([idsOf([queued, hidden]), [mine.id]])
+
+      const conversations = async (search: object) =>
+        idsOf((await store.searchConversations({ limit: 9, ...search })).items)
+      const both = [mine.conversation.id, theirs.conversation.id]
+      expect((await conversations({})).toSorted()).toEqual(both.toSorted())
+      const pages = await pagesOf((before) => store.searchConversations({ limit: 1, ...before }))
+      expect(pages.map((page) => page.length)).toEqual([1, 1])
+      expect(pages.toReversed().flatMap(idsOf)).toEqual(both.toSorted())
+      for (const search of [{ key: 'other' }, { user: 'ada' }, { bot: 'second' }, { bots: ['second'] }]) {
+        expect(await conversations(search)).toEqual([theirs.conversation.id])
+      }
+      await store.handOver(mine.conversation.id, 'operator')
+      expect(await conversations({ taken: true })).toEqual([mine.conversation.id])
+
+      await store.audit({ what: 'credential refused', by: 'unknown' }, 1)
+      await store.audit({ what: 'operator spoke', by: 'ops', bot: 'bot' }, 2)
+      await store.audit({ what: 'operator spoke', by: 'ops', bot: 'second' }, 3)
+      const audited = async (search: object) => (await store.audited({ limit: 9, ...search })).items.map(({ at }) => at)
+      expect(await audited({ what: 'operator spoke' })).toEqual([2, 3])
+      expect(await audited({ bots: ['bot'] })).toEqual([1, 2])
+    }),
+  },
+  {
+    title: 'keeps when a turn left the queue and when its events were written, as long as they are there',
+    run: withStore(async (store) => {
+      const first = await accepted(store, { at: 100 })
+      const second = await accepted(store, { at: 200 })
+      expect([first.startedAt, second.startedAt]).toEqual([100, undefined])
+      await store.append([step(first, { events: [delta(2), delta(3)], at: 300 })])
+      const { claimed } = await store.append([{ ...ending({ ...first, seq: 3 }), at: 400 }])
+      expect(claimed).toMatchObject([{ id: second.id, startedAt: 400 }])
+      const times = async (after: number, limit = 9) =>
+        (await store.readTimed(first.id, after, limit)).map(({ event, at }) => [event.seq, event.type, at])
+      expect(await times(0)).toEqual([
+        [1, 'turn.started', 100],
+        [2, 'message.delta', 300],
+        [3, 'message.delta', 300],
+        [4, 'turn.completed', 400],
+      ])
+      expect(await times(1, 1)).toEqual([[2, 'message.delta', 300]])
+      await store.compact(Number.MAX_SAFE_INTEGER, 10)
+      expect(await times(0)).toEqual([
+        [1, 'turn.started', 100],
+        [4, 'turn.completed', 400],
+      ])
+    }),
+  },
+  {
     title: 'reads a conversation from its beginning, turn by turn',
     run: withStore(async (store) => {
       const [first, second, third] = [await accepted(store), await accepted(store), await accepted(store)]
@@ -1024,7 +1098,7 @@ const fileOf = (conversation: string, id = 'file_1') => ({
   upstream: { blobId: '1' },
 })
 
-const idsOf = (turns: readonly TurnRow[]): string[] => turns.map(({ id }) => id)
+const idsOf = (items: readonly { readonly id: string }[]): string[] => items.map(({ id }) => id)
 
 async function pagesOf<Item>(
   read: (before: { readonly before?: string }) => Promise<Page<Item>>,
