@@ -37,6 +37,7 @@ export const adminPaths = {
   turn: '/api/v1/admin/turns/:turn',
   events: '/api/v1/admin/turns/:turn/events',
   conversations: '/api/v1/admin/conversations',
+  conversation: '/api/v1/admin/conversations/:conversation',
   records: '/api/v1/admin/conversations/:conversation/messages',
   audit: '/api/v1/admin/audit',
 } as const
@@ -102,22 +103,23 @@ export const adminEvents = z
   })
   .meta({ id: 'AdminEvents' })
 
+/** A conversation of anybody. */
+export const adminConversation = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    title: z.string().exactOptional(),
+    bot: z.string().exactOptional().describe('Absent until its first message, where it was made before.'),
+    key: z.string(),
+    user: z.string().exactOptional(),
+    takenBy: z.string().exactOptional().describe('The key of the operator who has it.'),
+    createdAt: isoTime,
+    updatedAt: isoTime,
+  } satisfies Record<Exclude<keyof ConversationRow, 'metadata' | 'section'>, z.ZodType>)
+  .meta({ id: 'AdminConversation' })
+
 /** A page of conversations. */
-export const adminConversations = pageOf(
-  z
-    .object({
-      id: z.string(),
-      name: z.string(),
-      title: z.string().exactOptional(),
-      bot: z.string().exactOptional().describe('Absent until its first message, where it was made before.'),
-      key: z.string(),
-      user: z.string().exactOptional(),
-      takenBy: z.string().exactOptional().describe('The key of the operator who has it.'),
-      createdAt: isoTime,
-      updatedAt: isoTime,
-    } satisfies Record<Exclude<keyof ConversationRow, 'metadata' | 'section'>, z.ZodType>)
-    .meta({ id: 'AdminConversation' }),
-).meta({ id: 'AdminConversationPage' })
+export const adminConversations = pageOf(adminConversation).meta({ id: 'AdminConversationPage' })
 
 /** A page of the audit table. */
 export const adminAudit = pageOf(
@@ -231,6 +233,16 @@ export const adminRoutes = (options: AdminRoutesOptions): readonly Route[] => {
     },
     {
       method: 'GET',
+      path: adminPaths.conversation,
+      describe: {
+        summary: 'See whose a conversation is, and who has it',
+        description: forAdmins,
+        answers: { 200: ofJson('The conversation.', adminConversation) },
+      },
+      handle: looking('conversation', async (ctx) => shownConversation(await conversationOf(ctx, store))),
+    },
+    {
+      method: 'GET',
       path: adminPaths.records,
       describe: {
         summary: 'Read what was said in a conversation of anybody',
@@ -300,7 +312,7 @@ function shownTurn({ id, ...item }: TurnItem, attempt: number | undefined): z.ou
   }
 }
 
-function shownConversation(conversation: ConversationRow): z.output<typeof adminConversations>['items'][0] {
+function shownConversation(conversation: ConversationRow): z.output<typeof adminConversation> {
   const { metadata: _, section: __, createdAt, updatedAt, ...row } = conversation
   return { ...row, createdAt: iso(createdAt), updatedAt: iso(updatedAt) }
 }

@@ -6,6 +6,8 @@ import { isEnded } from './store.ts'
 
 /** How long nothing may come while a bot answers before it counts as a stall. */
 const stallMs = 1000
+/** How much before its time a timer may fire. */
+const earlyMs = 20
 /** As many stalls are listed; a turn that has more of them is known well enough. */
 const maxStalls = 100
 /** Names of an upstream are short; what is longer is something that was said. */
@@ -65,10 +67,20 @@ export class TimelineReader {
   /** Takes the next event. */
   add({ event, at }: TimedEvent): void {
     if (at === undefined || event.type === 'turn.started') return
+    this.#hurry(event, at)
     const phase = this.#current
     this.#notice(event, at)
     // Nothing is late where nothing is expected, and how long an attempt takes to say its first is told by its beginning.
     this.#last = phase?.phase === 'attempt' && this.#current === phase ? { seq: event.seq, at } : undefined
+  }
+
+  /** An attempt may begin a little before its time, as timers do; only an end comes instead of it. */
+  #hurry(event: NumberedEvent, at: number): void {
+    const { from = at } = this.#current ?? {}
+    if (from <= at || (isTerminal(event) && from - at > earlyMs)) return
+    const pause = this.#phases.pop()
+    if (pause) this.#phases.push({ ...pause, to: at })
+    this.#current = { ...this.#current!, from: at }
   }
 
   #notice(event: NumberedEvent, at: number): void {

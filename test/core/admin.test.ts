@@ -45,6 +45,7 @@ const paths = (turn: string, conversation: string) => [
   `/turns/${turn}`,
   `/turns/${turn}/events`,
   '/conversations',
+  `/conversations/${conversation}`,
   `/conversations/${conversation}/messages`,
   '/audit',
 ]
@@ -111,6 +112,7 @@ describe("the operator's routes", () => {
     for (const [path, code] of [
       [`/turns/${turn}`, 'unknown_turn'],
       [`/turns/${turn}/events`, 'unknown_turn'],
+      [`/conversations/${String(mine['id'])}`, 'unknown_conversation'],
       [`/conversations/${String(mine['id'])}/messages`, 'unknown_conversation'],
     ]) {
       const hidden = await hub.api(`/admin${path}`, undefined, as('narrow'))
@@ -156,6 +158,7 @@ describe("the operator's routes", () => {
       ['ops', { of: 'turns' }],
       ['ops', { of: 'turn', turn }],
       ['ops', { of: 'events', turn }],
+      ['ops', { of: 'conversation', conversation: id }],
       ['ops', { of: 'records', conversation: id }],
       ['ops', { of: 'audit' }],
       ['narrow', { of: 'turns' }],

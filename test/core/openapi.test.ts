@@ -91,6 +91,7 @@ const answerSchema = (document: Document, operation: string, status: number, typ
 const everywhere = [
   'GET /api/v1/admin/audit',
   'GET /api/v1/admin/conversations',
+  'GET /api/v1/admin/conversations/{conversation}',
   'GET /api/v1/admin/conversations/{conversation}/messages',
   'GET /api/v1/admin/turns',
   'GET /api/v1/admin/turns/{turn}',
@@ -403,8 +404,21 @@ describe('what a hub answers', () => {
     await using hub = await startHub(talkative)
     const document = await documentOf(hub)
     await hub.ask('asgard-demo', 'hello', { conversation: 'c' })
-    await hub.ask('main', '/fail', { conversation: 'c' })
+    const { turn } = await hub.ask('main', '/fail', { conversation: 'c' })
+    const { items } = await jsonOf<{ items: { id: string }[] }>(await hub.api('/bots/main/conversations'))
+    const conversation = items[0]!.id
     const lists = [
+      ['/admin/turns', 'GET /api/v1/admin/turns', 'items'],
+      [`/admin/turns/${turn}`, 'GET /api/v1/admin/turns/{turn}', 'phases'],
+      [`/admin/turns/${turn}/events`, 'GET /api/v1/admin/turns/{turn}/events', 'items'],
+      ['/admin/conversations', 'GET /api/v1/admin/conversations', 'items'],
+      [`/admin/conversations/${conversation}`, 'GET /api/v1/admin/conversations/{conversation}', 'id'],
+      [
+        `/admin/conversations/${conversation}/messages`,
+        'GET /api/v1/admin/conversations/{conversation}/messages',
+        'items',
+      ],
+      ['/admin/audit', 'GET /api/v1/admin/audit', 'items'],
       ['/bots', 'GET /api/v1/bots', 'bots'],
       ['/bots/main/conversations', 'GET /api/v1/bots/{bot}/conversations', 'items'],
       [
@@ -415,7 +429,7 @@ describe('what a hub answers', () => {
     ] as const
     for (const [path, operation, key] of lists) {
       const answer = await jsonOf<Readonly<Record<string, readonly unknown[]>>>(await hub.api(path))
-      expect(answer[key]).not.toEqual([])
+      expect(answer[key]?.length).toBeGreaterThan(0)
       expect(problems(document, answerSchema(document, operation, 200), answer)).toEqual([])
     }
     const form = new FormData()

@@ -87,6 +87,34 @@ describe('a timeline', () => {
     expect(phases.at(-1)).toEqual({ phase: 'backoff', from: 100, to: 200 })
   })
 
+  it('has an attempt that began a little before its time, and failed', () => {
+    const { phases } = timelineOf(
+      turn({ status: 'failed', endedAt: 599 }),
+      [
+        [100, failed],
+        [599, { type: 'turn.failed', text: '', error }],
+      ],
+      9000,
+    )
+    expect(phases.slice(1)).toEqual([
+      { phase: 'backoff', from: 100, to: 599 },
+      { phase: 'attempt', from: 599, to: 599, attempt: 2, error: 'upstream_busy' },
+    ])
+    expect(
+      timelineOf(
+        turn(),
+        [
+          [100, failed],
+          [400, delta],
+        ],
+        9000,
+      ).phases.slice(1),
+    ).toEqual([
+      { phase: 'backoff', from: 100, to: 400 },
+      { phase: 'attempt', from: 400, attempt: 2 },
+    ])
+  })
+
   it('waits until every call has its answer', () => {
     const { phases, stalls } = timelineOf(
       turn(),

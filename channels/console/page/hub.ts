@@ -44,12 +44,34 @@ export class Refusal extends Error {
  * @throws Refusal with the hub's own sentence
  */
 export async function request<Answer>(path: string, body?: BodyInit): Promise<Answer> {
-  const response = await fetch(`${base}${path}`, {
-    headers: adminKey.get() ? { authorization: `Bearer ${adminKey.get()}` } : {},
-    ...(body === undefined ? {} : { method: 'POST', body }),
+  return send(`${base}${path}`, body === undefined ? {} : { method: 'POST', body })
+}
+
+/** How something is asked of the hub. */
+export interface Asking {
+  readonly method?: 'GET' | 'POST' | 'DELETE'
+  readonly json?: unknown
+  /** It is a path of the hub itself, which is the same wherever the page is. */
+  readonly ofHub?: boolean
+}
+
+/**
+ * Asks the hub in JSON; an answer without a body is undefined.
+ * @throws Refusal with the hub's own sentence
+ */
+export const ask = <Answer>(path: string, { method = 'GET', json, ofHub = false }: Asking = {}): Promise<Answer> =>
+  send(`${ofHub ? '' : base}${path}`, {
+    method,
+    ...(json === undefined ? {} : { body: JSON.stringify(json), headers: { 'content-type': 'application/json' } }),
   })
-  const answer = (await response.json()) as Answer & { readonly error?: { readonly message: string } }
-  if (!response.ok) throw new Refusal(response.status, answer.error?.message ?? `${response.status}`)
+
+async function send<Answer>(url: string, init: RequestInit): Promise<Answer> {
+  const headers = new Headers(init.headers)
+  if (adminKey.get()) headers.set('authorization', `Bearer ${adminKey.get()}`)
+  const response = await fetch(url, { ...init, headers })
+  const text = await response.text()
+  const answer = (text ? JSON.parse(text) : undefined) as Answer & { readonly error?: { readonly message: string } }
+  if (!response.ok) throw new Refusal(response.status, answer?.error?.message ?? `${response.status}`)
   return answer
 }
 

@@ -3,6 +3,7 @@ import type { Place } from './chat.ts'
 import { h } from './dom.ts'
 import { adminKey, Refusal, request } from './hub.ts'
 import type { BotItem } from './hub.ts'
+import { OperatorView } from './operator.ts'
 import { language, languages, word } from './words.ts'
 import type { Word } from './words.ts'
 
@@ -49,14 +50,34 @@ function askForKey(): void {
 }
 
 function start(bots: readonly BotItem[]): void {
-  let chat: Chat | undefined
+  let view: Chat | OperatorView | undefined
   const open = (place: Place) => {
     const bot = bots.find((each) => each.bot === place.bot) ?? bots[0]
     if (!bot) return
-    chat?.close()
-    chat = new Chat(bot, place.conversation, goTo)
+    const chat = new Chat(bot, place.conversation, goTo)
     picker.value = bot.bot
-    show(bar, chat.element)
+    turnTo(chat, links.chat)
+  }
+  const operate = () => {
+    if (!(view instanceof OperatorView)) turnTo(new OperatorView(bots), links.operator)
+    if (view instanceof OperatorView) view.open(location.hash.split('/').slice(1).map(decoded))
+  }
+  const turnTo = (next: Chat | OperatorView, link: HTMLAnchorElement) => {
+    view?.close()
+    view = next
+    for (const each of Object.values(links)) each.removeAttribute('aria-current')
+    link.setAttribute('aria-current', 'page')
+    for (const each of ofChat) each.hidden = next instanceof OperatorView
+    skipLink.href = next instanceof OperatorView ? '#main' : '#message'
+    show(bar, next.element)
+  }
+  const go = () => {
+    if (isOperator(location.hash)) return operate()
+    open(placeOf(location.hash))
+  }
+  const links = {
+    chat: h('a', { href: '#/' }, word('chat')),
+    operator: h('a', { href: '#operator' }, word('operator')),
   }
   const picker = select(
     word('bot'),
@@ -67,13 +88,21 @@ function start(bots: readonly BotItem[]): void {
     goTo(place)
     open(place)
   }
+  const fresh = h(
+    'button',
+    { type: 'button', class: 'fresh', onclick: () => leaveTo({ bot: picker.value }) },
+    word('fresh'),
+  )
+  const ofChat = [picker, fresh]
+  for (const each of ofChat) each.classList.add('of-chat')
+  const skipLink = h('a', { class: 'skip', href: '#message', onclick: skip }, word('skip'))
   const bar = h(
     'header',
     { class: 'bar' },
-    h('a', { class: 'skip', href: '#message', onclick: focusMessage }, word('skip')),
+    skipLink,
     h('h1', { class: 'brand' }, 'bothub'),
-    picker,
-    h('button', { type: 'button', class: 'fresh', onclick: () => leaveTo({ bot: picker.value }) }, word('fresh')),
+    h('nav', { class: 'views', 'aria-label': word('views') }, links.chat, links.operator),
+    ...ofChat,
     h('span', { class: 'space' }),
     select(
       word('language'),
@@ -91,14 +120,21 @@ function start(bots: readonly BotItem[]): void {
       currentTheme(),
     ),
   )
-  addEventListener('hashchange', () => open(placeOf(location.hash)))
-  open(placeOf(location.hash))
+  addEventListener('hashchange', ({ oldURL }) => {
+    const { hash } = new URL(oldURL)
+    if (!isOperator(hash)) links.chat.href = hash || '#/'
+    go()
+  })
+  go()
 }
 
+/** Whether an address is of the operator's view; bots come behind `#/`. */
+const isOperator = (hash: string): boolean => /^#operator(\/|$)/.test(hash)
+
 /** The fragment of the address belongs to the place in the hub. */
-function focusMessage(event: Event): void {
+function skip(event: Event): void {
   event.preventDefault()
-  document.querySelector<HTMLElement>('#message')?.focus()
+  document.querySelector<HTMLElement>('#message, #main')?.focus()
 }
 
 function select(
