@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { apiKey, checkConfig, consolePage, defineConfig, echo, rest, sse } from '../../index.ts'
+import { auditedDeeds } from '../../core/store.ts'
 import { startHub } from '../support/hub.ts'
 
 describe('the console', () => {
@@ -25,6 +26,12 @@ describe('the console', () => {
     }
     await load(/<script type="module" src="(?<src>[^"]+)"/.exec(html)!.groups!['src']!)
     expect([...seen]).toEqual(expect.arrayContaining(['/console/page/words.ts', ...Object.values(imports)]))
+  })
+
+  it('offers to look for everything that is audited', async () => {
+    await using hub = await startHub({ bots: { echo: echo() }, console: consolePage() })
+    const part = await (await fetch(`${hub.url}/console/page/operator-audit.ts`)).text()
+    for (const deed of auditedDeeds) expect(part).toContain(`'${deed}'`)
   })
 
   it('serves nothing but its own parts', async () => {

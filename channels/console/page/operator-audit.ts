@@ -14,6 +14,8 @@ const deeds = [
   'consent allowed',
   'consent bypassed',
   'conversation deleted',
+  'message changed',
+  'message deleted',
   'outbox retried',
   'conversation handed over',
   'conversation given back',
