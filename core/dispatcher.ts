@@ -1,3 +1,5 @@
+import { refusalOf, toAcceptInput } from './acceptance.ts'
+import type { Inbound } from './acceptance.ts'
 import type { Audit } from './audit.ts'
 import type {
   AcceptInput,
@@ -5,7 +7,6 @@ import type {
   AuditEntry,
   ConversationRow,
   HookLane,
-  Owner,
   Store,
   TurnRow,
   TurnStatus,
@@ -15,14 +16,13 @@ import { mayUse, speakingFor } from './auth.ts'
 import { Attendance } from './attendance.ts'
 import type { Bot } from './bot.ts'
 import type { Bots } from './bots.ts'
-import { ownerOf } from './bots.ts'
 import type { Clock } from './clock.ts'
 import { asHubError, HubError } from './errors.ts'
 import { faultPoint } from './fault-points.ts'
 import type { CancelledBy, ConsentDecision, LoggedEvent, NumberedEvent, TerminalEvent, ToolOutput } from './events.ts'
-import { digest, isConversationId, newId } from './ids.ts'
+import { digest, newId } from './ids.ts'
 import type { Logger } from './log.ts'
-import type { FileRef, HistoryMessage, JsonObject, Message } from './message.ts'
+import type { JsonObject } from './message.ts'
 import type { Metrics } from './metrics.ts'
 import { OneAtATime } from './one-at-a-time.ts'
 import { isEnded } from './store.ts'
@@ -34,51 +34,8 @@ import { toTurnObject } from './wire.ts'
 
 /** How long a provider may take to stop after its signal aborted, before its turn ends without it. */
 const stopWithinMs = 5000
-/** How long a signed request is known again: its timestamp counts five minutes before and after its time. */
-const receiptMs = 600_000
 /** How long the upstream of a turn that ended unanswered may take to be let go. */
 const releaseWithinMs = 60_000
-
-/** A message as a channel read it. */
-export interface Inbound {
-  readonly bot: string
-  readonly text: string
-  /** Name in the config of the channel it came by. */
-  readonly channel: string
-  /** A name or a `conv_…` id; without one a new conversation is opened. */
-  readonly conversation?: string | undefined
-  readonly id?: string | undefined
-  /** For whom a trusted key speaks. */
-  readonly user?: string | undefined
-  /** Who says this one message, by a trusted key's word; unlike `user` it is no part of the conversation's name. */
-  readonly speaker?: string | undefined
-  readonly files?: readonly string[] | undefined
-  readonly payload?: JsonObject | undefined
-  /**
-   * What was said before, by the word of a client that keeps the conversation itself; it stands for what the hub
-   * remembers. Left out where the bot takes none (`Bot.takesHistory`).
-   */
-  readonly history?: readonly HistoryMessage[] | undefined
-  /** A conversation that it opens is for this message alone: it is not listed, and goes when its turn does. */
-  readonly ephemeral?: boolean
-  /** What the client wants back with the message. The same message may come again with other metadata. */
-  readonly metadata?: JsonObject | undefined
-  readonly debug?: boolean | undefined
-  readonly bypassConsent?: boolean | undefined
-  /** It has no words and only wakes the bot. */
-  readonly nudge?: boolean | undefined
-  /** The channel is owed the turn's end, and delivers it from the outbox. */
-  readonly owed?: boolean
-  /**
-   * The name of a signed request that may be caught and sent again: while its signature is good it is taken once,
-   * whatever is forgotten meanwhile, and names one message.
-   */
-  readonly request?: string
-  /** Its client does not stay: the turn goes on though nobody listens. */
-  readonly detached?: boolean
-  /** A message that cannot run now is taken all the same, and its turn fails at once. */
-  readonly acceptAnyway?: boolean
-}
 
 /** What a dispatcher works with; one dispatcher to a store. */
 export interface DispatcherOptions {
@@ -174,7 +131,11 @@ export class Dispatcher {
     }
     // A bot that is out of order takes nothing new; what it has answered before is still there to be had.
     const outOfOrder = inbound.acceptAnyway ? undefined : bot.gate.outOfOrder
-    const input = await this.#toAccept(bot, principal, inbound)
+    const input = await toAcceptInput(bot, principal, inbound, {
+      store: this.#store,
+      clock: this.#clock,
+      hooks: this.#hooks,
+    })
     const result = await this.#accept(bot, { ...input, ...(outOfOrder ? { knownOnly: true } : {}) }, inbound)
     if (inbound.owed) this.#onOwed()
     switch (result.outcome) {
@@ -266,53 +227,6 @@ export class Dispatcher {
         last = next.id
         if (next.message.by) yield next
       }
-    }
-  }
-
-  async #toAccept(bot: Bot, principal: Principal, inbound: Inbound): Promise<AcceptInput> {
-    const owner = ownerOf(bot, principal)
-    const message: Message = {
-      id: inbound.id || newId('msg'),
-      text: inbound.text,
-      files: await this.#files(owner, inbound),
-      ...(inbound.payload ? { payload: inbound.payload } : {}),
-      ...(inbound.metadata ? { metadata: inbound.metadata } : {}),
-      ...(inbound.speaker && principal.trusted ? { speaker: inbound.speaker } : {}),
-      ...(inbound.nudge ? { nudge: true } : {}),
-      ...(inbound.history?.length && bot.takesHistory ? { history: inbound.history } : {}),
-    }
-    const fingerprint = digest(
-      message.text,
-      JSON.stringify(inbound.files ?? []),
-      JSON.stringify(message.payload ?? null),
-      ...(message.nudge ? ['nudge'] : []),
-      // Left out where there is none, so that every channel has the same digest of the same message.
-      ...(inbound.history?.length ? [JSON.stringify(inbound.history)] : []),
-    )
-    return {
-      ...owner,
-      turn: newId('turn'),
-      conversation: conversationOf(inbound),
-      newConversation: newId('conv'),
-      message,
-      fingerprint,
-      ...(inbound.request === undefined
-        ? {}
-        : {
-            receipt: {
-              id: digest(inbound.channel, inbound.request),
-              names: digest(message.id, inbound.conversation ?? '', owner.user ?? '', fingerprint),
-              until: this.#clock.now() + receiptMs,
-            },
-          }),
-      channel: inbound.channel,
-      debug: bot.raw || (principal.trusted && (inbound.debug ?? false)),
-      bypassConsent: inbound.bypassConsent ?? false,
-      detached: (inbound.detached ?? false) || (inbound.owed ?? false),
-      ...(inbound.ephemeral ? { ephemeral: true } : {}),
-      at: this.#clock.now(),
-      queueLimit: bot.whenBusy === 'reject' ? 0 : bot.queueLimit,
-      owedTo: [...(inbound.owed ? [`channel:${inbound.channel}` as const] : []), ...this.#hooks],
     }
   }
 
@@ -493,19 +407,6 @@ export class Dispatcher {
         this.#start((await this.#store.turn(id))!)
       } else this.#log.close(id)
     })
-  }
-
-  async #files(owner: Owner, { conversation, files = [] }: Inbound): Promise<readonly FileRef[]> {
-    if (files.length === 0) return []
-    const where = conversation ? await this.#store.conversation(owner, conversation) : undefined
-    const found = where ? await this.#store.files(where.id, files) : []
-    const missing = files.find((id) => !found.some((file) => file.id === id))
-    if (missing) {
-      throw new HubError('unknown_file', {
-        message: `There is no file "${missing}" in this conversation. Upload it with the same \`conversation\` first.`,
-      })
-    }
-    return found
   }
 
   /** Goes on with what an earlier process left. */
@@ -769,22 +670,6 @@ export class Dispatcher {
 /** Rejects with the reason of a signal: for work that may not heed it. */
 const rejected = (signal: AbortSignal): Promise<never> =>
   new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }))
-
-/** How turns end that were taken though they could not run. */
-function refusalOf({ profile }: Bot): NonNullable<AcceptInput['refusal']> {
-  const result = (code: 'turn_waiting' | 'queue_full') => ({
-    text: '',
-    messages: [],
-    error: new HubError(code).public(profile.language),
-  })
-  return { waiting: result('turn_waiting'), queueFull: result('queue_full') }
-}
-
-function conversationOf({ conversation, id }: Inbound): { name: string } | { id: string } | 'new' {
-  if (conversation) return isConversationId(conversation) ? { id: conversation } : { name: conversation }
-  // Derived from the id, so that the same message finds the conversation it opened.
-  return id ? { name: `message:${id}` } : 'new'
-}
 
 function toTurn(row: TurnRow, transcript: Transcript, signal: AbortSignal): Turn {
   const { answers } = transcript

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Inbound } from '../../core/dispatcher.ts'
+import type { Inbound } from '../../core/acceptance.ts'
 import type { HubError } from '../../core/errors.ts'
 import { clientName } from '../../core/ids.ts'
 import type { JsonObject } from '../../core/message.ts'
