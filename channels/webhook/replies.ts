@@ -148,10 +148,15 @@ export class Replies {
   }
 
   async #writeSoFar(turn: TurnRow, text: string, signal: AbortSignal): Promise<void> {
-    // It ended while this waited, and what ended it writes the whole.
-    if (signal.aborted) return
+    // It ended or waits since: what is delivered then is the whole, and is not to be overwritten.
+    if (signal.aborted || (await this.#rests(turn.id))) return
     const before = await this.#progressOf(turn.id)
     await this.#write(turn, this.#split(text.slice(before.from)), before, this.#calls.signal)
+  }
+
+  async #rests(id: string): Promise<boolean> {
+    const { status } = await this.#options.context.hub.turn(this.#options.principal, id)
+    return isEnded(status) || status === 'waiting'
   }
 
   async #write(turn: TurnRow, parts: readonly string[], before: Progress, signal: AbortSignal): Promise<void> {

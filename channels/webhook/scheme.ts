@@ -1,6 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
-import type { z } from 'zod'
+import { z } from 'zod'
 import type { CallbackAnswer } from '../../core/callback.ts'
 import type { Clock } from '../../core/clock.ts'
 import { HubError } from '../../core/errors.ts'
@@ -9,6 +9,7 @@ import { parseExactJson } from '../../core/json.ts'
 import { DeliveryPostponed } from '../../core/outbox.ts'
 import type { Definition, PluginSpec } from '../../core/plugin-spec.ts'
 import { toSpec } from '../../core/plugin-spec.ts'
+import { setting } from '../../core/settings.ts'
 import { retryAfterMs } from '../../core/sse.ts'
 
 /** A request as a platform sent it. */
@@ -134,6 +135,13 @@ export const toAnswer = ({ status, retryAfter, body }: CallbackAnswer, nowMs: nu
   retryAfterMs: retryAfterMs(retryAfter, nowMs),
   body: parseExactJson(body),
 })
+
+/** The option that says where a platform's API is. */
+export const apiUrl = (usual: string) =>
+  setting()
+    .pipe(z.url({ protocol: /^https?$/ }))
+    .transform((url) => url.replace(/\/+$/, ''))
+    .prefault(usual)
 
 /** How long a platform is left alone that has had enough and does not say for how long, in ms. */
 const defaultPauseMs = 5000

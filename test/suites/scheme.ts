@@ -65,7 +65,7 @@ export const hubBehind = (
   startHub(
     {
       bots: { bot },
-      channels: { rest: rest(), chat: webhook({ bot: 'bot', scheme: scheme(platform.url), allowPrivate }) },
+      channels: { rest: rest(), chat: webhook({ bot: 'bot', scheme: scheme(`${platform.url}/`), allowPrivate }) },
     },
     folder === undefined ? {} : { folder },
   )

@@ -8,7 +8,7 @@ import type { JsonObject } from '../../../core/message.ts'
 import type { Secret } from '../../../core/settings.ts'
 import { duration, secret, setting } from '../../../core/settings.ts'
 import type { PlatformAnswer, PlatformRequest, Reading } from '../scheme.ts'
-import { calledTooOften, callFailed, checkEqual, defineScheme, headerOf } from '../scheme.ts'
+import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, headerOf } from '../scheme.ts'
 
 /** UTF-16 units; the request may have 150 KB, and a unit takes six bytes of it at most. */
 const maxLength = 20_000
@@ -27,7 +27,7 @@ const feishuOptions = z.strictObject({
   /** How often an answer that streams is edited, fifteen times at most. */
   editEvery: duration().default(2000),
   /** `https://open.larksuite.com` for Lark. */
-  baseUrl: z.url({ protocol: /^https?$/ }).default('https://open.feishu.cn'),
+  baseUrl: apiUrl('https://open.feishu.cn'),
 })
 
 /**

@@ -6,7 +6,7 @@ import type { JsonObject } from '../../../core/message.ts'
 import type { Secret } from '../../../core/settings.ts'
 import { duration, secret } from '../../../core/settings.ts'
 import type { Destination, PlatformAnswer, PlatformRequest, Reading } from '../scheme.ts'
-import { calledTooOften, callFailed, checkEqual, defineScheme, headerOf } from '../scheme.ts'
+import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, headerOf } from '../scheme.ts'
 
 /** How old a request may be: what Slack advises. */
 const toleranceMs = 5 * 60_000
@@ -21,7 +21,7 @@ const slackOptions = z.strictObject({
   /** How often an answer that streams is edited. Slack allows fifty edits a minute. */
   editEvery: duration().default(1500),
   /** Where Slack's API is. */
-  baseUrl: z.url({ protocol: /^https?$/ }).default('https://slack.com/api'),
+  baseUrl: apiUrl('https://slack.com/api'),
 })
 
 /**

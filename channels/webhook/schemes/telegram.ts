@@ -3,7 +3,7 @@ import { check, parseJson } from '../../../core/body.ts'
 import type { JsonObject } from '../../../core/message.ts'
 import { duration, secret } from '../../../core/settings.ts'
 import type { Destination, PlatformAnswer, Reading } from '../scheme.ts'
-import { calledTooOften, callFailed, checkEqual, defineScheme, headerOf } from '../scheme.ts'
+import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, headerOf } from '../scheme.ts'
 
 /** UTF-16 units of one message. */
 const maxLength = 4096
@@ -20,7 +20,7 @@ const telegramOptions = z.strictObject({
   /** How often an answer that streams is edited; in groups not more often than every three seconds. */
   editEvery: duration().default(1000),
   /** Where the Bot API is, such as a Bot API server of your own. */
-  baseUrl: z.url({ protocol: /^https?$/ }).default('https://api.telegram.org'),
+  baseUrl: apiUrl('https://api.telegram.org'),
 })
 
 /**

@@ -8,7 +8,7 @@ import { expiringTokens } from '../../../core/expiring-tokens.ts'
 import type { Secret } from '../../../core/settings.ts'
 import { secret, setting } from '../../../core/settings.ts'
 import type { PlatformAnswer, PlatformRequest, Reading } from '../scheme.ts'
-import { calledTooOften, callFailed, checkEqual, defineScheme } from '../scheme.ts'
+import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme } from '../scheme.ts'
 
 /** Bytes of a text; WeCom cuts off what is longer. */
 const maxLength = 2048
@@ -28,7 +28,7 @@ const wecomOptions = z.strictObject({
     error: 'must be the 43 characters that WeCom shows as EncodingAESKey',
   }),
   /** Where WeCom's API is, such as a proxy with an address that WeCom trusts. */
-  baseUrl: z.url({ protocol: /^https?$/ }).default('https://qyapi.weixin.qq.com'),
+  baseUrl: apiUrl('https://qyapi.weixin.qq.com'),
 })
 
 /**
