@@ -8,7 +8,7 @@ import { Webhook } from 'standardwebhooks'
 import { describe, expect, it } from 'vitest'
 import type { HubConfig, HubEvent } from '../../index.ts'
 import { apiKey, checkConfig, defineConfig, echo, local, rest, sse, webhook } from '../../index.ts'
-import { isPublic } from '../../core/callback.ts'
+import { checkTaken, isPublic, postCallback } from '../../core/callback.ts'
 import { signWebhook, verifyWebhook } from '../../core/signature.ts'
 import { DeliveryPostponed, DeliveryRefused, deliverySchedule, Outbox } from '../../core/outbox.ts'
 import { Secret } from '../../core/settings.ts'
@@ -448,7 +448,7 @@ describe('going out', () => {
 
 describe('the outbox', () => {
   /** An outbox over one delivery, on a clock that only the test moves. */
-  function rig(deliver: (attempt: number) => void) {
+  function rig(deliver: (attempt: number, id: string) => unknown) {
     let now = 1_000_000
     let row: Delivery & { state: string; nextAt: number } = {
       id: 'd1',
@@ -465,7 +465,7 @@ describe('the outbox', () => {
     const outbox = new Outbox({
       clock: { now: () => now, sleep: async () => {} },
       logger: pluginContext().logger,
-      deliverer: () => async (delivery) => deliver(delivery.attempts),
+      deliverer: () => async (delivery) => void (await deliver(delivery.attempts, delivery.id)),
       store: {
         async dueDeliveries(at, underWay) {
           const due = row.state === 'pending' && row.nextAt <= at && !underWay.includes(row.id)
@@ -511,6 +511,39 @@ describe('the outbox', () => {
       expect(pauses[index]! / pause).toBeGreaterThanOrEqual(1)
       expect(pauses[index]! / pause).toBeLessThanOrEqual(1.1)
     }
+    await outbox.stop(0)
+  })
+
+  it.each<readonly [does: string, answer: Parameters<typeof receiver>[0], pauses: readonly number[] | undefined]>([
+    ['fails', (_, response) => response.writeHead(500).end(), deliverySchedule],
+    ['hangs up', (_, response) => response.destroy(), deliverySchedule],
+    ['redirects', (_, response) => response.writeHead(307, { location: '/elsewhere' }).end(), deliverySchedule],
+    // A minute is later than the first pause, and earlier than all others.
+    [
+      'answers 429 with a minute',
+      (_, response) => response.writeHead(429, { 'retry-after': '60' }).end(),
+      [60_000, ...deliverySchedule.slice(1)],
+    ],
+    ['answers 410', (_, response) => response.writeHead(410).end(), undefined],
+  ])('keeps to the schedule for a receiver that %s, under one id', async (_, answer, pauses) => {
+    await using crm = await receiver(answer)
+    const signal = AbortSignal.timeout(60_000)
+    const { outbox, next, settled } = rig(async (__, id) => {
+      const headers = { ...signWebhook(new Secret(secret), id, Date.now(), '{}') }
+      checkTaken(await postCallback(crm.url, headers, '{}', { allowPrivate: true, signal }), Date.now())
+    })
+    const taken: number[] = []
+    while (settled.length === 0 || settled.at(-1)!.state === 'pending') {
+      const { row, now } = await next()
+      if (row.state === 'pending') taken.push(row.nextAt - now)
+    }
+    expect(settled.at(-1)).toEqual({ state: pauses ? 'failed' : 'refused' })
+    expect(taken).toHaveLength(pauses?.length ?? 0)
+    for (const [index, pause] of (pauses ?? []).entries()) {
+      expect(taken[index]! / pause).toBeGreaterThanOrEqual(1)
+      expect(taken[index]! / pause).toBeLessThanOrEqual(1.1)
+    }
+    expect(crm.received.map(({ headers }) => headers['webhook-id'])).toEqual(settled.map(() => 'd1'))
     await outbox.stop(0)
   })
 

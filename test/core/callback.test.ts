@@ -3,6 +3,7 @@ import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import ipaddr from 'ipaddr.js'
+import { array, assert, asyncProperty, boolean, constantFrom, integer, nat } from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { CallbackFailed, checkTaken, isPublic, postCallback } from '../../core/callback.ts'
 import { DeliveryPostponed, DeliveryRefused } from '../../core/outbox.ts'
@@ -78,6 +79,28 @@ const loopbackSpellings = [
   '[2002:7f00:1::]',
 ]
 
+/** Where nobody from outside may send the hub: the first address, and the bits that are the same in all of them. */
+const ranges = [
+  [0x7f00_0000, 8],
+  [0x0a00_0000, 8],
+  [0x0000_0000, 8],
+  [0xac10_0000, 12],
+  [0xc0a8_0000, 16],
+  [0xa9fe_0000, 16],
+  [0x6440_0000, 10],
+  [0xa9fe_a9fe, 32],
+] as const
+
+const dotted = (address: number): string => [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join('.')
+
+/** In one to four parts, the last of which takes what is left, each decimal, octal or hexadecimal. */
+function spell(address: number, parts: number, bases: readonly number[]): string {
+  const octets = [24, 16, 8].slice(0, parts - 1).map((shift) => (address >>> shift) & 255)
+  const rest = parts === 1 ? address : address & (0xffff_ffff >>> (8 * (parts - 1)))
+  const prefixes: Readonly<Record<number, string>> = { 8: '0', 10: '', 16: '0x' }
+  return [...octets, rest >>> 0].map((part, index) => prefixes[bases[index]!]! + part.toString(bases[index])).join('.')
+}
+
 describe('where a callback may go', () => {
   it.each(loopbackSpellings)('is not http://%s/, and no connection is made', async (host) => {
     await using server = await listener()
@@ -95,6 +118,29 @@ describe('where a callback may go', () => {
     // The last is Azure's, in the middle of the public ones: nothing tells it from them.
     expect(metadata.filter((address) => isPublic(address))).toEqual(['168.63.129.16'])
     expect(['8.8.8.8', '2606:4700::1111', '1.1.1.1'].filter((address) => !isPublic(address))).toEqual([])
+  })
+
+  it('is no such range in any other spelling that the URL standard takes for an address', async () => {
+    await assert(
+      asyncProperty(
+        constantFrom(...ranges),
+        nat(0xffff_ffff),
+        integer({ min: 1, max: 4 }),
+        array(constantFrom(10, 8, 16), { minLength: 4, maxLength: 4 }),
+        array(boolean(), { minLength: 16, maxLength: 16 }),
+        async ([start, bits], host, parts, bases, escaped) => {
+          const address = (start | (bits === 32 ? 0 : host >>> bits)) >>> 0
+          const spelling = spell(address, parts, bases)
+          const written = Array.from(spelling, (character, index) =>
+            escaped[index % 16] ? `%${character.codePointAt(0)!.toString(16)}` : character,
+          ).join('')
+          // The standard's parser is what decides where a request would go.
+          expect(new URL(`http://${written}/`).hostname).toBe(dotted(address))
+          await expect(post(`http://${written}:9/`)).rejects.toThrow('is not a public address')
+        },
+      ),
+      { numRuns: 300 },
+    )
   })
 
   it('may be any of them where the config allows it', async () => {

@@ -7,7 +7,6 @@ import type { EndedTurn, HubConfig, TurnHook } from '../../index.ts'
 import { apiKey, checkConfig, defineConfig, echo, local, rest, webhook } from '../../index.ts'
 import type { OutboxReach } from '../../core/outbox-reach.ts'
 import { reachOutbox } from '../../core/outbox-reach.ts'
-import { deploy, run as runProgram } from '../support/program.ts'
 import { jsonOf, startHub } from '../support/hub.ts'
 import type { TestHub } from '../support/hub.ts'
 
@@ -271,16 +270,5 @@ describe('bothub outbox', () => {
     expect(await told(stopped)).toEqual(['channel:crm failed'])
     expect(await stopped.retry({ ids: [String(gone.ids[0])] })).toBe(1)
     expect(await stopped.list()).toMatchObject({ items: [{ state: 'pending' }], closed: [] })
-  })
-
-  it('lists and retries from the command line, with nothing running', async () => {
-    using deployment = deploy(`import { defineConfig, echo, rest } from 'bothub'
-export default defineConfig({ listen: { port: 1 }, bots: { bot: echo() }, channels: { rest: rest() } })
-`)
-    const { config: file } = deployment
-    const list = runProgram(['outbox', 'list', '--config', file])
-    expect([await list.exited, list.output()]).toEqual([0, ''])
-    const retry = runProgram(['outbox', 'retry', '--config', file, '--lane', 'channel:crm'])
-    expect([await retry.exited, retry.output()]).toEqual([0, '0 to be tried again\n'])
   })
 })
