@@ -53,7 +53,8 @@ export const slack = defineScheme({
         async edit(to, ts, text, signal) {
           const { channel } = addressOf(to)
           const answer = await ask('chat.update', { channel, ts, text: escape(text) }, signal)
-          if (cannotBeEdited.has(outcomeOf(answer).error ?? '')) return false
+          const { ok, error } = outcomeOf(answer)
+          if (!ok && cannotBeEdited.has(error ?? '')) return false
           taken(answer)
           return true
         },
@@ -137,7 +138,7 @@ function addressOf({ conversation }: Destination): { readonly channel: string; r
 
 const outcome = z.object({ ok: z.boolean(), ts: z.string().optional(), error: z.string().optional() })
 
-const outcomeOf = ({ body }: PlatformAnswer) => outcome.safeParse(body).data ?? { ok: false }
+const outcomeOf = ({ body }: PlatformAnswer): z.output<typeof outcome> => outcome.safeParse(body).data ?? { ok: false }
 
 function taken(answer: PlatformAnswer): { readonly ts?: string | undefined } {
   const { ok, ts, error } = outcomeOf(answer)
