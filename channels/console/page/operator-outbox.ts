@@ -90,7 +90,7 @@ function outboxRow(
         'span',
         { class: 'line soft' },
         moment(item.at),
-        ` · ${word('tries', item.attempts)}`,
+        h('span', {}, word('tries', item.attempts)),
         item.nextAt !== undefined && h('span', {}, `${word('nextTry')} `, moment(item.nextAt)),
         item.turn !== undefined && placeLink(`turns/${item.turn}`, word('turn')),
       ),

@@ -59,6 +59,7 @@ export class OperatorView {
     const name = partNames.find((each) => each === wanted) ?? 'turns'
     if (name !== this.#name) {
       this.#name = name
+      this.element.dataset['part'] = name
       this.#part = makePart(name, this.#bots)
       this.#list.replaceChildren(this.#part.element)
       for (const each of partNames) {
