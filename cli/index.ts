@@ -5,6 +5,8 @@ import { backupCommand } from './backup.ts'
 import { chatCommand } from './chat.ts'
 import { checkCommand } from './check.ts'
 import { devCommand } from './dev.ts'
+import { eraseCommand } from './erase.ts'
+import { exportCommand } from './export.ts'
 import { CommandFailed } from './failure.ts'
 import { initCommand } from './init.ts'
 import { newCommand } from './new.ts'
@@ -32,6 +34,8 @@ export async function run(argv: readonly string[]): Promise<void> {
     newCommand,
     backupCommand,
     outboxCommand,
+    exportCommand,
+    eraseCommand,
     simulateCommand,
   ]
   for (const command of commands) program.addCommand(command())

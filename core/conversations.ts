@@ -447,11 +447,38 @@ export class Conversations {
    * @throws HubError `unknown_bot`, `unknown_conversation`
    */
   async forget(principal: Principal, botName: string, nameOrId: string): Promise<void> {
-    const { bots, store, dispatcher, clock, audit, onOwed } = this.#options
-    const bot = bots.find(principal, botName)
+    const bot = this.#options.bots.find(principal, botName)
     const conversation = await this.find(principal, botName, nameOrId)
+    await this.#forget(bot, principal, conversation)
+    this.#options.audit.record({
+      what: 'conversation deleted',
+      by: principal.key,
+      bot: bot.name,
+      details: { conversation: conversation.id },
+    })
+  }
+
+  /**
+   * Deletes a conversation that a principal of its own may not name any more, as when its user is erased: as `forget`
+   * does, or, where its bot is in the config no more, here alone.
+   */
+  async discardAny(row: ConversationRow): Promise<void> {
+    const bot = row.bot === undefined ? undefined : this.#options.bots.get(row.bot)
+    const principal = { key: row.key, trusted: true, admin: false, bypassConsent: false }
+    if (bot) return this.#forget(bot, principal, row)
+    await this.#stopTurns(row.id)
+    await this.#options.store.forget(row.id)
+  }
+
+  async #stopTurns(conversation: string): Promise<void> {
+    const { store, dispatcher } = this.#options
     // Queued ones first, so that none starts when the live one ends.
-    for (const turn of (await store.liveTurns(conversation.id)).toReversed()) await dispatcher.cancel(turn, 'deleted')
+    for (const turn of (await store.liveTurns(conversation)).toReversed()) await dispatcher.cancel(turn, 'deleted')
+  }
+
+  async #forget(bot: Bot, principal: Principal, conversation: ConversationRef): Promise<void> {
+    const { store, dispatcher, clock, onOwed } = this.#options
+    await this.#stopTurns(conversation.id)
     await store.forget(
       conversation.id,
       bot.provider.forget && {
@@ -464,12 +491,6 @@ export class Conversations {
     )
     onOwed()
     dispatcher.conversationChanged(conversation.id)
-    audit.record({
-      what: 'conversation deleted',
-      by: principal.key,
-      bot: bot.name,
-      details: { conversation: conversation.id },
-    })
   }
 
   /**
@@ -569,7 +590,8 @@ export class Conversations {
 }
 
 /** Whose the records of a conversation are. */
-const scopeOf = ({ id, key, bot = '' }: ConversationRow): RecordScope & { readonly conversation: string } => ({
+/** Where the records of a conversation are. */
+export const scopeOf = ({ id, key, bot = '' }: ConversationRow): RecordScope & { readonly conversation: string } => ({
   bot,
   key,
   conversation: id,

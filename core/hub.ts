@@ -28,6 +28,8 @@ import type { Lane, TurnDelivery } from './store.ts'
 import { Services, token } from './services.ts'
 import type { Middleware } from './turn.ts'
 import { compose } from './turn.ts'
+import { UserData } from './user-data.ts'
+import { userRoutes } from './user-routes.ts'
 import type { CheckedHook } from './turn-hooks.ts'
 import { delivererToHook } from './turn-hooks.ts'
 
@@ -92,13 +94,14 @@ export async function createHub(
 export interface BuiltHub extends AsyncDisposable {
   readonly dispatcher: Dispatcher
   readonly conversations: Conversations
+  readonly users: UserData
   readonly bots: ReadonlyMap<string, Bot>
   readonly channels: readonly { readonly name: string; readonly channel: Channel }[]
 }
 
 /**
  * Builds everything a config names, so that what only shows then is found, and neither listens nor goes on with
- * anything. Give it a store that keeps nothing.
+ * anything. Give it a store that keeps nothing, unless what is in one is to be looked after.
  * @throws HubError `config_invalid`, `store_unavailable`
  */
 export async function buildHub(
@@ -108,11 +111,17 @@ export async function buildHub(
   provideDefaults(services)
   const close = () => services[Symbol.asyncDispose]()
   try {
-    const { bots, dispatcher, conversations, mounted, outbox } = await assemble(config, folder, services, true)
+    const { bots, dispatcher, conversations, mounted, outbox, store, audit } = await assemble(
+      config,
+      folder,
+      services,
+      true,
+    )
     return {
       bots,
       dispatcher,
       conversations,
+      users: new UserData({ store, conversations, audit }),
       channels: mounted,
       async [Symbol.asyncDispose]() {
         outbox.wake()
@@ -197,7 +206,7 @@ async function assemble(config: CheckedConfig, folder: string, services: Service
 }
 
 async function build(config: CheckedConfig, folder: string, services: Services): Promise<Hub> {
-  const { clock, logger, store, metrics, audit, identify, dispatcher, outbox, mounted } = await assemble(
+  const { clock, logger, store, metrics, audit, identify, dispatcher, conversations, outbox, mounted } = await assemble(
     config,
     folder,
     services,
@@ -216,6 +225,7 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     routes: [
       ...outboxRoutes({ store, clock, audit, wake: () => outbox.wake() }),
       ...adminRoutes({ store, clock, audit, attempt: (turn) => dispatcher.attempt(turn) }),
+      ...userRoutes(new UserData({ store, conversations, audit })),
     ],
   })
 

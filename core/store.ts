@@ -87,6 +87,8 @@ export interface ConversationSearch extends PageOptions {
   readonly user?: string | undefined
   /** Only those that operators have. */
   readonly taken?: boolean | undefined
+  /** Also those that are for one message alone. */
+  readonly ephemeral?: boolean
 }
 
 /** Which entries of the audit table are listed; pages as in `TurnSearch`. */
@@ -389,6 +391,8 @@ export const auditedDeeds = [
   'consent allowed',
   'consent bypassed',
   'conversation deleted',
+  'user exported',
+  'user erased',
   'message changed',
   'message deleted',
   'outbox retried',
@@ -451,7 +455,7 @@ export interface Store extends Records {
   readTimed(turn: string, after: number, limit: number): Promise<readonly TimedEvent[]>
   /** Turns of everybody. */
   searchTurns(search: TurnSearch): Promise<Page<TurnItem>>
-  /** Conversations of everybody, but for the ephemeral ones. */
+  /** Conversations of everybody. */
   searchConversations(search: ConversationSearch): Promise<Page<ConversationRow>>
   conversation(owner: Owner, nameOrId: string): Promise<ConversationRef | undefined>
   /** Finds the conversation of that name, or makes it. */
@@ -498,6 +502,8 @@ export interface Store extends Records {
    * commit.
    */
   forget(conversation: string, owed?: Omit<Delivery, 'attempts'>): Promise<void>
+  /** The ids of all turns of a conversation that are kept, in the order in which they were accepted. */
+  turnsOf(conversation: string): Promise<readonly string[]>
   /** The turn of a conversation that was accepted next after `after`; without it the latest one. */
   nextTurn(conversation: string, after?: string): Promise<TurnRow | undefined>
   /**
@@ -533,6 +539,8 @@ export interface Store extends Records {
   retryDeliveries(which: OutboxRetry, at: number): Promise<number>
   addFile(file: StoredFile, at: number): Promise<void>
   files(conversation: string, ids: readonly string[]): Promise<readonly FileRef[]>
+  /** All of a conversation, in the order of their ids. */
+  filesOf(conversation: string): Promise<readonly FileRef[]>
   close(): Promise<void>
 }
 

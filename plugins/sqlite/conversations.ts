@@ -263,7 +263,7 @@ export class ConversationTable {
   }
 
   /** The latest made first: that order costs nobody anything while messages come. */
-  search({ bots, bot, key, user, taken, before, limit }: ConversationSearch): Page<ConversationRow> {
+  search({ bots, bot, key, user, taken, ephemeral = false, before, limit }: ConversationSearch): Page<ConversationRow> {
     const values = {
       before: before ?? '~',
       bots: bots ? JSON.stringify(bots) : null,
@@ -271,10 +271,11 @@ export class ConversationTable {
       key: key ?? null,
       user: user ?? null,
       taken: taken ? 1 : null,
+      ephemeral: Number(ephemeral),
       count: limit + 1,
     }
     const rows = this.#sql.all<ConversationColumns>(
-      `SELECT * FROM (SELECT * FROM conversations WHERE id < @before AND ephemeral = 0 ORDER BY id DESC LIMIT ${searchReach})
+      `SELECT * FROM (SELECT * FROM conversations WHERE id < @before AND (ephemeral = 0 OR @ephemeral) ORDER BY id DESC LIMIT ${searchReach})
        WHERE (@bots IS NULL OR bot IN (SELECT value FROM json_each(@bots))) AND (@bot IS NULL OR bot = @bot)
          AND (@key IS NULL OR key = @key) AND (@user IS NULL OR user = @user)
          AND (@taken IS NULL OR taken_by IS NOT NULL)
@@ -284,8 +285,9 @@ export class ConversationTable {
     const page = toPage(rows, limit, (row) => row.id, toRow)
     if (page.before !== undefined) return page
     const last = this.#sql.get<{ id: string }>(
-      `SELECT id FROM conversations WHERE id < ? AND ephemeral = 0 ORDER BY id DESC LIMIT 1 OFFSET ${searchReach - 1}`,
+      `SELECT id FROM conversations WHERE id < ? AND (ephemeral = 0 OR ?) ORDER BY id DESC LIMIT 1 OFFSET ${searchReach - 1}`,
       values.before,
+      values.ephemeral,
     )
     return last ? { ...page, before: last.id } : page
   }

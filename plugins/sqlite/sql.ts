@@ -46,6 +46,16 @@ export class Sql {
     return this.#transaction.immediate(work) as Result
   }
 
+  /** Runs something as one commit that overwrites in the file what it deletes; otherwise SQLite only marks it as free. */
+  wiping<Result>(work: () => Result): Result {
+    this.#database.pragma('secure_delete = ON')
+    try {
+      return this.atomically(work)
+    } finally {
+      this.#database.pragma('secure_delete = OFF')
+    }
+  }
+
   /**
    * Runs something in a commit that it shares with all else that was asked for in the same moment: syncing a commit to
    * the disk is what costs. Resolves when it is durable. What fails, fails alone.

@@ -125,6 +125,10 @@ export class SqliteStore implements Store {
     return this.#turns.live(conversation)
   }
 
+  async turnsOf(conversation: string): Promise<readonly string[]> {
+    return this.#turns.idsOf(conversation)
+  }
+
   async nextTurn(conversation: string, after?: string): Promise<TurnRow | undefined> {
     return this.#turns.next(conversation, after)
   }
@@ -198,7 +202,7 @@ export class SqliteStore implements Store {
   }
 
   async forget(conversation: string, owed?: Omit<Delivery, 'attempts'>): Promise<void> {
-    this.#sql.atomically(() => {
+    this.#sql.wiping(() => {
       this.#conversations.forget(conversation)
       if (owed) this.#outbox.add(owed)
     })
@@ -327,13 +331,22 @@ export class SqliteStore implements Store {
 
   async files(conversation: string, ids: readonly string[]): Promise<readonly FileRef[]> {
     return ids.flatMap((id) => {
-      const row = this.#sql.get<Omit<FileRef, 'upstream'> & { upstream: string }>(
+      const row = this.#sql.get<FileColumns>(
         'SELECT id, name, bytes, mime, upstream FROM files WHERE id = ? AND conversation = ?',
         id,
         conversation,
       )
-      return row ? [{ ...row, upstream: JSON.parse(row.upstream) as Json }] : []
+      return row ? [toFile(row)] : []
     })
+  }
+
+  async filesOf(conversation: string): Promise<readonly FileRef[]> {
+    return this.#sql
+      .all<FileColumns>(
+        'SELECT id, name, bytes, mime, upstream FROM files WHERE conversation = ? ORDER BY id',
+        conversation,
+      )
+      .map(toFile)
   }
 
   async close(): Promise<void> {
@@ -341,3 +354,7 @@ export class SqliteStore implements Store {
     this.#lock?.close()
   }
 }
+
+type FileColumns = Omit<FileRef, 'upstream'> & { readonly upstream: string }
+
+const toFile = (row: FileColumns): FileRef => ({ ...row, upstream: JSON.parse(row.upstream) as Json })

@@ -421,6 +421,12 @@ export class TurnTable {
       .map(toTurn)
   }
 
+  idsOf(conversation: string): string[] {
+    return this.#sql
+      .all<{ id: string }>('SELECT id FROM turns WHERE conversation = ? ORDER BY number', conversation)
+      .map(({ id }) => id)
+  }
+
   next(conversation: string, after?: string): TurnRow | undefined {
     const row =
       after === undefined

@@ -89,6 +89,8 @@ const answerSchema = (document: Document, operation: string, status: number, typ
 }
 
 const everywhere = [
+  'DELETE /api/v1/admin/users/{person}',
+  'GET /api/v1/admin/users/{person}',
   'GET /api/v1/admin/audit',
   'GET /api/v1/admin/conversations',
   'GET /api/v1/admin/conversations/{conversation}',

@@ -543,6 +543,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
         idsOf((await store.searchConversations({ limit: 9, ...search })).items)
       const both = [mine.conversation.id, theirs.conversation.id]
       expect((await conversations({})).toSorted()).toEqual(both.toSorted())
+      expect(await conversations({ ephemeral: true })).toContain(hidden.conversation.id)
       const pages = await pagesOf((before) => store.searchConversations({ limit: 1, ...before }))
       expect(pages.map((page) => page.length)).toEqual([1, 1])
       expect(pages.toReversed().flatMap(idsOf)).toEqual(both.toSorted())
@@ -566,6 +567,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       const first = await accepted(store, { at: 100 })
       const second = await accepted(store, { at: 200 })
       expect([first.startedAt, second.startedAt]).toEqual([100, undefined])
+      expect(await store.turnsOf(first.conversation.id)).toEqual([first.id, second.id])
       await store.append([step(first, { events: [delta(2), delta(3)], at: 300 })])
       const { claimed } = await store.append([{ ...ending({ ...first, seq: 3 }), at: 400 }])
       expect(claimed).toMatchObject([{ id: second.id, startedAt: 400 }])

@@ -14,6 +14,8 @@ const deeds = [
   'consent allowed',
   'consent bypassed',
   'conversation deleted',
+  'user exported',
+  'user erased',
   'message changed',
   'message deleted',
   'outbox retried',

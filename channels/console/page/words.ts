@@ -340,7 +340,7 @@ const words = {
     allBots: '所有机器人',
     allStatuses: '所有状态',
     whose: '用户 · 密钥',
-    channel: '渠道',
+    channel: '频道',
     accepted: '接收时间',
     upstream: '上游',
     howItWent: '经过',

@@ -1,0 +1,17 @@
+import { once } from 'node:events'
+import { Command } from 'commander'
+import type { UserFlags } from './user-data.ts'
+import { withUserOptions, withUsers } from './user-data.ts'
+
+/** `bothub export --user U`: everything that is kept of a user. */
+export const exportCommand = (): Command =>
+  withUserOptions(new Command('export').description('everything that is kept of a user, a line of JSON each')).action(
+    exportUser,
+  )
+
+const exportUser = (flags: UserFlags): Promise<void> =>
+  withUsers(flags, async (reach) => {
+    for await (const text of reach.export(flags)) {
+      if (!process.stdout.write(text)) await once(process.stdout, 'drain')
+    }
+  })
