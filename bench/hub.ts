@@ -1,54 +1,81 @@
-import { spawn } from 'node:child_process'
-import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { startServer } from './process.ts'
+import type { Server } from './process.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-/** A folder for a hub, inside the repository so that its config finds `bothub`; it goes when the process does. */
-export function makeFolder(): string {
+/** A folder inside the repository, so that a config in it finds `bothub`. */
+export interface Folder extends Disposable {
+  readonly path: string
+}
+
+/** A folder for a hub; it goes when it is disposed of. */
+export function makeFolder(): Folder {
   mkdirSync(join(root, 'data'), { recursive: true })
-  const folder = mkdtempSync(join(root, 'data', 'bench-'))
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
-  return folder
+  const path = mkdtempSync(join(root, 'data', 'bench-'))
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
 }
 
-/** A hub in a process of its own. */
-export interface RunningHub extends AsyncDisposable {
-  readonly url: string
-  /** Resident memory, KiB. */
-  rss(): number
-  /** Processor time so far. */
-  cpuMs(): number
+/** Starts the hub as its users do, all promises on: its store, `history`, `retry` and `consent`. */
+export function startHub(folder: string, upstream: string, nodeOptions: readonly string[] = []): Promise<Server> {
+  const config = join(folder, 'hub.config.ts')
+  writeFileSync(config, configFor(upstream))
+  const args = [...nodeOptions, join(root, 'bin', 'bothub.mjs'), 'start', '--port', '0', '--config', config]
+  return startServer(process.execPath, args)
 }
 
-/** Starts the hub of the `hub.config.ts` in a folder on a free port, and resolves when it says where it listens. */
-export async function startHub(folder: string): Promise<RunningHub> {
-  const program = join(root, 'bin', 'bothub.mjs')
-  const args = [program, 'start', '--port', '0', '--config', join(folder, 'hub.config.ts')]
-  const hub: ChildProcess = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
-  const exited = once(hub, 'exit')
-  const lines = createInterface(hub.stdout!)
-  for await (const line of lines) {
-    const url = /listens on (http:\S+)/.exec(line)?.[1]
-    if (!url) continue
-    hub.stdout!.resume()
-    return {
-      url,
-      rss: () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${hub.pid}/status`, 'utf8'))?.[1]),
-      cpuMs() {
-        const [user, system] = readFileSync(`/proc/${hub.pid}/stat`, 'utf8').split(') ')[1]!.split(' ').slice(11, 13)
-        // In ticks of 10 ms.
-        return (Number(user) + Number(system)) * 10
-      },
-      async [Symbol.asyncDispose]() {
-        hub.kill('SIGTERM')
-        await exited
-      },
-    }
-  }
-  throw new Error('the hub did not start')
+const configFor = (upstream: string): string => `
+import * as hub from 'bothub'
+
+const asked = (provider) => ({ provider, use: [hub.consent({ allow: ['get_weather'] })] })
+
+export default hub.defineConfig({
+  store: hub.sqlite({ file: 'hub.db' }),
+  bots: {
+    asgard: asked(hub.asgard({
+      edgeServerHost: '${upstream}', namespace: 'bench', botProviderName: 'bench', apiKey: 'bench',
+    })),
+    coze: asked(hub.coze({ baseUrl: '${upstream}', token: 'bench', botId: '7500000000000000002' })),
+    openai: asked(hub.openai({ baseUrl: '${upstream}/v1', apiKey: 'bench', model: 'bench' })),
+    echo: { provider: hub.echo(), onAbandon: 'continue' },
+  },
+  channels: {
+    rest: hub.rest(),
+    sse: hub.sse(),
+    websocket: hub.websocket({ bot: 'openai' }),
+    openai: hub.openaiApi(),
+    crm: hub.webhook({ bot: 'echo', secret: '${webhookSecret}' }),
+  },
+})
+`
+
+/** Of the webhook `crm`. */
+export const webhookSecret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
+
+/** The request that says something to a bot and streams what it says. */
+export const askBot = (url: string, bot: string, text: string, more: Readonly<Record<string, string>> = {}) => ({
+  url: `${url}/api/v1/bots/${bot}/messages`,
+  headers: { accept: 'text/event-stream', 'content-type': 'application/json' },
+  body: JSON.stringify({ text, ...more }),
+})
+
+/** The same, for a client that does not stay. */
+export const later = (ask: ReturnType<typeof askBot>) => ({
+  ...ask,
+  headers: { 'content-type': 'application/json', prefer: 'respond-async' },
+})
+
+/** Sends what `later` made, and gives its turn. */
+export async function turnOf({ url, ...ask }: ReturnType<typeof later>): Promise<string> {
+  const answer = await fetch(url, { method: 'POST', ...ask })
+  return ((await answer.json()) as { readonly turn: string }).turn
+}
+
+/** A number of `GET /metrics`, all its labels together. */
+export async function metric(url: string, name: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text()
+  const values = text.split('\n').filter((line) => line.startsWith(name))
+  return values.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
 }
