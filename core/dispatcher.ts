@@ -519,10 +519,10 @@ export class Dispatcher {
         if (over) return
         turn.signal.throwIfAborted()
         if (event.type === 'upstream') {
-          const { type: _, ...stored } = event
+          const { type: _, soon = false, ...stored } = event
           this.#log.push({ turn: turn.id, events: [], ...stored })
           // Durable before the provider goes on: what it does next can be found again after a crash.
-          await this.#log.commit()
+          if (!soon) await this.#log.commit()
         } else {
           if (event.type === 'attempt.failed') this.#retrying(turn.id, event.attempt + 1)
           const events = transcript.add(event)

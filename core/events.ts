@@ -111,9 +111,10 @@ export type HubEvent =
   /**
    * Where to go on after a cut or a crash. Never numbered, never shown; stored in the commit of the events around it
    * and handed back as `turn.resume`. `thread` is kept with the conversation and handed back as `turn.thread` in every
-   * later turn of it.
+   * later turn of it. It is durable before the provider is asked for more, unless it says `soon`: then the stream goes
+   * on meanwhile, and a crash may give back the cursor before it.
    */
-  | { readonly type: 'upstream'; readonly cursor: Json; readonly thread?: Json }
+  | { readonly type: 'upstream'; readonly cursor: Json; readonly thread?: Json; readonly soon?: boolean }
 
 /** What only the dispatcher writes: how a turn begins, parks and ends. */
 export type TurnEvent =

@@ -384,11 +384,20 @@ function answeredAt(cursor: Cursor): Cursor {
 }
 
 /** Stores where the leg stands, where that has changed. */
+/** What only moves on within the stream is not waited for, frame by frame: an older place brings the same answer. */
 function* store(leg: Leg): Generator<HubEvent> {
-  if (leg.cursor === leg.logged) return
-  leg.logged = leg.cursor
-  yield { type: 'upstream', cursor: leg.cursor }
+  const { cursor, logged } = leg
+  if (cursor === logged) return
+  leg.logged = cursor
+  yield { type: 'upstream', cursor, soon: logged !== undefined && differsInPlaceOnly(cursor, logged) }
 }
+
+const differsInPlaceOnly = (one: Cursor, other: Cursor): boolean =>
+  one.request === other.request &&
+  one.answered === other.answered &&
+  one.pending === other.pending &&
+  one.sent === other.sent &&
+  one.tools === other.tools
 
 function cursorOf(turn: Turn): Cursor | undefined {
   const parsed = cursorSchema.safeParse(turn.resume)

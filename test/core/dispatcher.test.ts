@@ -505,6 +505,35 @@ describe('going on after a restart', () => {
     expect(events.map((event) => event.seq)).toEqual(events.map((_, index) => index + 1))
   })
 
+  it('lets the stream go on behind a cursor that may be stored soon, and hands it over all the same', async () => {
+    const door = gate()
+    const commits = async (url: string) =>
+      Number(/bothub_store_commit_seconds_count (\d+)/.exec(await (await fetch(`${url}/metrics`)).text())?.[1] ?? 0)
+    const bot = provider(
+      { resumes: true },
+      {
+        async *respond(turn) {
+          if (turn.resume) {
+            yield say(`; then ${JSON.stringify(turn.resume)}`)
+            return
+          }
+          for (let at = 1; at <= 100; at++) yield { type: 'upstream', cursor: { at }, soon: true }
+          yield say('before')
+          door.arrived.resolve(turn)
+          await new Promise((_, reject) => turn.signal.addEventListener('abort', () => reject(turn.signal.reason)))
+        },
+      },
+    )
+    let id = ''
+    await using second = await restarted({ bot }, async (hub) => {
+      void hub.ask('bot', 'x').catch(() => {})
+      ;({ id } = await door.arrived.promise)
+      expect(await commits(hub.url)).toBeLessThan(50)
+    })
+    const events = await untilEnded(second.hub, id)
+    expect(events.at(-1)).toMatchObject({ type: 'turn.completed', text: 'before; then {"at":100}' })
+  })
+
   it('cancels the others with by: shutdown, and keeps queued and waiting ones', async () => {
     const door = gate()
     const bot = local(async function* (turn) {
