@@ -50,10 +50,10 @@ export const contenders: readonly Contender[] = [
   peer({ name: 'express + openai', ask: openaiAsk, start: module('peers/express-openai.mjs') }),
   peer({ name: 'ai sdk', ask: openaiAsk, start: module('peers/ai-sdk.mjs') }),
   { name: 'hub', start: 'hub', ask: (url, text) => askBot(url, 'openai', text) },
-  { name: 'hub, OpenAI to WebSocket', start: 'hub', ask: webSocketAsk },
-  { name: 'hub, OpenAI to OpenAI', start: 'hub', ask: (url, text) => openaiAsk(url, text, 'openai') },
-  { name: 'hub, Coze to SSE', start: 'hub', ask: (url, text) => askBot(url, 'coze', text) },
-  { name: 'hub, Asgard to SSE', start: 'hub', ask: (url, text) => askBot(url, 'asgard', text) },
+  { name: 'hub: OpenAI to WebSocket', start: 'hub', ask: webSocketAsk },
+  { name: 'hub: OpenAI to OpenAI', start: 'hub', ask: (url, text) => openaiAsk(url, text, 'openai') },
+  { name: 'hub: Coze to SSE', start: 'hub', ask: (url, text) => askBot(url, 'coze', text) },
+  { name: 'hub: Asgard to SSE', start: 'hub', ask: (url, text) => askBot(url, 'asgard', text) },
 ]
 
 function webSocketAsk(url: string, text: string): Ask {

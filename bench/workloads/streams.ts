@@ -19,13 +19,13 @@ export interface Hearing extends Heard {
 }
 
 /** Lets a crowd listen for a while; the figures are of the time in which all of it did. */
-export async function listen(lab: Lab, server: Server, options: CrowdOptions): Promise<Hearing> {
+export async function listen(lab: Lab, server: Server, name: string, options: CrowdOptions): Promise<Hearing> {
   const { load, sizes } = lab
   await load.ask('gather', options)
   await load.ask('hear')
   const cpuBefore = server.cpuMs()
   const from = performance.now()
-  await sleep(sizes.seconds)
+  await lab.profiled(name, server, () => sleep(sizes.seconds))
   const heard = await load.ask('hear')
   const cpuMs = server.cpuMs() - cpuBefore
   const seconds = (performance.now() - from) / 1000
@@ -62,10 +62,9 @@ async function streamed(
   { clients, ...order }: { readonly clients: number; readonly deltas: number; readonly everyMs: number },
 ): Promise<Round> {
   const server = await lab.server(contender)
-  const crowd = { ask: contender.ask(server.url, orderText(order)), clients, deltas: order.deltas }
-  const hearing = await lab.profiled(`${workload}, ${contender.name}`, server, () =>
-    listen(lab, server, { ...crowd, again: order.everyMs === 0 }),
-  )
+  const ask = contender.ask(server.url, orderText(order))
+  const crowd = { ask, clients, deltas: order.deltas, again: order.everyMs === 0 }
+  const hearing = await listen(lab, server, `${workload}, ${contender.name}`, crowd)
   return {
     ...(contender.start ? { 'CPU a delta, µs': microseconds(hearing) } : {}),
     ...(order.everyMs > 0 ? { 'latency p50, ms': hearing.p50, 'latency p99, ms': hearing.p99 } : {}),
@@ -86,7 +85,7 @@ export function fanOut(lab: Lab): Promise<Figure[]> {
     const ask = together
       ? { url: `${hub.url}/api/v1/turns/${await turnOf(later(askBot(hub.url, 'openai', text)))}/events` }
       : askBot(hub.url, 'openai', text)
-    const hearing = await listen(lab, hub, { ask, clients, deltas: endless })
+    const hearing = await listen(lab, hub, 'fan-out', { ask, clients, deltas: endless })
     return { 'CPU a delivered delta, µs': microseconds(hearing), 'latency p99, ms': hearing.p99 }
   })
 }
@@ -101,7 +100,7 @@ export async function idle(lab: Lab): Promise<Figure[]> {
       await using server = await lab.freshServer(contender)
       const before = server.rssKiB()
       const crowd = { ask: contender.ask(server.url, ask), clients: count, deltas: endless }
-      const hearing = await listen(lab, server, crowd)
+      const hearing = await listen(lab, server, 'idle', crowd)
       return {
         'CPU a delta, µs': microseconds(hearing),
         'RSS a stream, KiB': (hearing.rssKiB - before) / count,
@@ -129,7 +128,7 @@ export function stalled(lab: Lab): Promise<Figure[]> {
     const hot = askBot(hub.url, 'openai', orderText({ deltas, everyMs: 0 }), { id: name, conversation: name })
     if (beside) await lab.load.ask('stall', hot, clients)
     const ask = askBot(hub.url, 'openai', orderText({ deltas: endless, everyMs }))
-    const hearing = await listen(lab, hub, { ask, clients: live, deltas: endless })
+    const hearing = await listen(lab, hub, 'stalled', { ask, clients: live, deltas: endless })
     await lab.load.ask('wake')
     return { 'live latency p99, ms': hearing.p99, 'RSS growth, MiB': (hearing.rssKiB - before) / 1024 }
   })
