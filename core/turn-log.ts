@@ -217,7 +217,8 @@ export class TurnLog {
     const turn = this.#open.get(step.turn)
     if (turn) {
       turn.tail.push(...step.events)
-      if (turn.tail.length > 2 * tailLength) turn.tail = turn.tail.slice(-tailLength)
+      // All of the last commit, however much it was: its readers are about to take it.
+      if (turn.tail.length > 2 * tailLength) turn.tail = turn.tail.slice(-Math.max(tailLength, step.events.length))
     }
     this.#wake(step.turn)
   }
