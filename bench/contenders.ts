@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { join } from 'node:path'
 import type { Ask } from './load/requests.ts'
-import { askBot } from './hub.ts'
+import { askBot, startFreshHub } from './hub.ts'
 import { startServer, startServerOn } from './process.ts'
 import type { Server } from './process.ts'
 import { nginxConfig } from './servers/nginx.ts'
@@ -55,6 +55,13 @@ export const contenders: readonly Contender[] = [
   { name: 'hub: Coze to SSE', start: 'hub', ask: (url, text) => askBot(url, 'coze', text) },
   { name: 'hub: Asgard to SSE', start: 'hub', ask: (url, text) => askBot(url, 'asgard', text) },
 ]
+
+/** The hub of another checkout, for the figures of a change. */
+export const checkedOut = (folder: string): Contender => ({
+  name: 'before',
+  ask: (url, text) => askBot(url, 'openai', text),
+  start: (upstream) => startFreshHub(upstream, folder),
+})
 
 function webSocketAsk(url: string, text: string): Ask {
   return { url: `${url.replace('http', 'ws')}/api/v1/ws`, body: JSON.stringify({ type: 'chat', message: text }) }

@@ -4,26 +4,44 @@ import { fileURLToPath } from 'node:url'
 import { startServer } from './process.ts'
 import type { Server } from './process.ts'
 
-const root = fileURLToPath(new URL('..', import.meta.url))
+const here = fileURLToPath(new URL('..', import.meta.url))
 
 /** A folder inside the repository, so that a config in it finds `bothub`. */
 export interface Folder extends Disposable {
   readonly path: string
 }
 
-/** A folder for a hub; it goes when it is disposed of. */
-export function makeFolder(): Folder {
+/** A folder for a hub, of this checkout or another; it goes when it is disposed of. */
+export function makeFolder(root = here): Folder {
   mkdirSync(join(root, 'data'), { recursive: true })
   const path = mkdtempSync(join(root, 'data', 'bench-'))
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
 }
 
 /** Starts the hub as its users do, all promises on: its store, `history`, `retry` and `consent`. */
-export function startHub(folder: string, upstream: string, nodeOptions: readonly string[] = []): Promise<Server> {
+export function startHub(
+  folder: string,
+  upstream: string,
+  nodeOptions: readonly string[] = [],
+  root = here,
+): Promise<Server> {
   const config = join(folder, 'hub.config.ts')
   writeFileSync(config, configFor(upstream))
   const args = [...nodeOptions, join(root, 'bin', 'bothub.mjs'), 'start', '--port', '0', '--config', config]
   return startServer(process.execPath, args)
+}
+
+/** Starts a hub on a store of its own, which goes with it. */
+export async function startFreshHub(upstream: string, root = here): Promise<Server> {
+  const folder = makeFolder(root)
+  const server = await startHub(folder.path, upstream, [], root)
+  return {
+    ...server,
+    async [Symbol.asyncDispose]() {
+      await server[Symbol.asyncDispose]()
+      folder[Symbol.dispose]()
+    },
+  }
 }
 
 const configFor = (upstream: string): string => `

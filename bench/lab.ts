@@ -1,8 +1,8 @@
-import { contenders } from './contenders.ts'
+import { checkedOut, contenders } from './contenders.ts'
 import type { Contender } from './contenders.ts'
 import type { Figure, Round } from './figures.ts'
 import { figuresOf } from './figures.ts'
-import { makeFolder, startHub } from './hub.ts'
+import { makeFolder, startFreshHub, startHub } from './hub.ts'
 import type { Folder } from './hub.ts'
 import type { LoadTasks } from './load/index.ts'
 import { startServer, startWorker } from './process.ts'
@@ -15,6 +15,8 @@ export interface LabOptions {
   readonly sizes: Sizes
   /** Names of contenders; all by default. */
   readonly only?: readonly string[]
+  /** The folder of another checkout, whose hub takes part as `before`. */
+  readonly against?: string
   /** Takes a CPU profile of the hub in `paced` and `burst`. */
   readonly profile?: boolean
   readonly say: (progress: string) => void
@@ -69,15 +71,7 @@ export class Lab implements AsyncDisposable {
     const { start } = contender
     if (!this.sizes.fresh) return { ...(await this.server(contender)), async [Symbol.asyncDispose]() {} }
     const upstream = await this.upstream()
-    const folder = makeFolder()
-    const server = await (typeof start === 'function' ? start(upstream, folder.path) : startHub(folder.path, upstream))
-    return {
-      ...server,
-      async [Symbol.asyncDispose]() {
-        await server[Symbol.asyncDispose]()
-        folder[Symbol.dispose]()
-      },
-    }
+    return typeof start === 'function' ? start(upstream, this.#folder.path) : startFreshHub(upstream)
   }
 
   #once(key: unknown, start: () => Promise<Server>): Promise<Server> {
@@ -88,8 +82,9 @@ export class Lab implements AsyncDisposable {
 
   /** Those of these names that are wanted and can take part, `hub` standing for all of its forms. */
   contenders(...names: readonly string[]): readonly Contender[] {
-    const { only } = this.#options
-    const wanted = contenders.filter(({ name }) => names.length === 0 || names.includes(name))
+    const { only, against } = this.#options
+    const all = against === undefined ? contenders : [...contenders, checkedOut(against)]
+    const wanted = all.filter(({ name }) => names.length === 0 || names.includes(name))
     return wanted.filter(({ name, missing }) => {
       if (only && !only.includes(name)) return false
       if (missing) this.say(`${name} does not take part: ${missing}`)

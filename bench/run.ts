@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { Command } from 'commander'
 import type { Figure } from './figures.ts'
 import { Lab } from './lab.ts'
@@ -16,6 +17,7 @@ const command = new Command('bench')
   .option('--seconds <number>', 'how long a round is measured', number, fullSizes.seconds)
   .option('--rounds <number>', 'how many rounds count', number, fullSizes.rounds)
   .option('--only <names>', 'the contenders, such as `pipe,hub`', list)
+  .option('--against <folder>', 'another checkout of the hub, which takes part as `before`', (path) => resolve(path))
   .option('--streams <numbers>', 'how many streams `idle` opens', list)
   .option('--messages <numbers>', 'how many messages `history` stores', list)
   .option('--profile', 'take CPU profiles of the hub, and print the top of them')
@@ -25,6 +27,7 @@ const options = command.opts<{
   readonly seconds: number
   readonly rounds: number
   readonly only?: string[]
+  readonly against?: string
   readonly streams?: string[]
   readonly messages?: string[]
   readonly profile?: boolean
@@ -36,7 +39,7 @@ const unknown = chosen.find((name) => !Object.hasOwn(workloads, name))
 if (unknown !== undefined)
   command.error(`There is no workload "${unknown}". Choose of ${Object.keys(workloads).join(', ')}.`)
 
-const { seconds, rounds, only, streams, messages, profile, write } = options
+const { seconds, rounds, only, against, streams, messages, profile, write } = options
 const { idle, history } = fullSizes
 await using lab = new Lab({
   sizes: {
@@ -47,6 +50,7 @@ await using lab = new Lab({
     history: { ...history, ...(messages ? { messages: messages.map(Number) } : {}) },
   },
   ...(only ? { only } : {}),
+  ...(against === undefined ? {} : { against }),
   ...(profile ? { profile } : {}),
   say: (progress) => process.stderr.write(`${progress}\n`),
 })

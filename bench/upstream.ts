@@ -9,7 +9,7 @@ import { announce } from './servers/announce.ts'
 // The simulated upstream, in a process of its own: it does what a message orders (`delta.ts`) and nothing else, so that
 // it takes little of the machine from the server that is measured.
 
-/** Deltas of one write, where they come as fast as they go. */
+/** Deltas that are handed to the network together, where they come as fast as they go. */
 const burstLength = 32
 
 /** Aborted by a request that ends all streams which are under way. */
@@ -69,9 +69,13 @@ function pace(response: ServerResponse, voice: Dialect, deltas: number, everyMs:
 async function burst(response: ServerResponse, voice: Dialect, deltas: number): Promise<void> {
   const { signal } = talk
   for (let said = 0; said < deltas && !signal.aborted && !response.destroyed; said += burstLength) {
-    let frames = ''
-    for (let count = Math.min(burstLength, deltas - said); count > 0; count--) frames += voice.delta(mark())
-    if (!response.write(frames)) await Promise.race([once(response, 'drain'), once(response, 'close')])
+    let free = true
+    // Each in a chunk of its own, as servers write that flush after every event.
+    response.cork()
+    for (let count = Math.min(burstLength, deltas - said); count > 0; count--)
+      free = response.write(voice.delta(mark()))
+    response.uncork()
+    if (!free) await Promise.race([once(response, 'drain'), once(response, 'close')])
     else await new Promise(setImmediate)
   }
   response.end(voice.end())
