@@ -82,8 +82,11 @@ interface ItemColumns extends Pick<
   readonly error: string | null
 }
 
+/** A live turn's row is not written for every event: its events tell how many there are. */
+const lastSeq = `COALESCE(
+  (SELECT MAX(e.seq) FROM events e WHERE turns.ended_at IS NULL AND e.turn = turns.number), turns.seq) AS seq`
 const turnColumns = `turns.number, turns.id, turns.conversation, turns.message_id, turns.message, turns.fingerprint,
-  turns.channel, turns.debug, turns.bypass, turns.detached, turns.compacted, turns.status, turns.epoch, turns.seq, turns.cursor, turns.expires_at,
+  turns.channel, turns.debug, turns.bypass, turns.detached, turns.compacted, turns.status, turns.epoch, ${lastSeq}, turns.cursor, turns.expires_at,
   turns.ran_ms, turns.leg_at,
   turns.created_at, turns.started_at, turns.ended_at, c.bot, c.key, c.user, c.name, c.thread
   FROM turns JOIN conversations c ON c.id = turns.conversation`
@@ -275,6 +278,7 @@ export class TurnTable {
   }
 
   #changeTurn(number: number, step: Append): void {
+    if (!step.status && step.cursor === undefined && step.expiresAt === undefined && !step.result) return
     this.#sql.run(
       `UPDATE turns SET seq = COALESCE(?, seq), status = COALESCE(?, status), cursor = COALESCE(?, cursor),
          expires_at = CASE WHEN ? THEN ? ELSE expires_at END, result = ?, ended_at = ?
