@@ -212,6 +212,22 @@ describe('feishu', () => {
     expect(platform.messages.every(({ conversation, replyTo }) => replyTo === `om_${conversation}`)).toBe(true)
   })
 
+  it('edits a message so seldom that its end can be told in it: Feishu allows twenty times', async () => {
+    await using platform = await subject.start()
+    const bot = local(async function* () {
+      for (let count = 1; count <= 30; count++) {
+        yield `${count} `
+        if (count <= 16) await eventually(() => expect(platform.shown).toHaveLength(count))
+      }
+    })
+    await using hub = await hubBehind(subject, platform, bot)
+    await deliverTo(hub, subject.send(subject.saying('count')))
+    await eventually(() => expect(platform.messages[0]?.text).toMatch(/ 30$/))
+    // Posted once, edited fifteen times as it streamed, and once to what it says in the end.
+    expect(platform.shown).toHaveLength(17)
+    expect(platform.messages).toHaveLength(1)
+  })
+
   it('takes one token for all calls, and another when that one is refused', async () => {
     await using platform = await subject.start()
     await using hub = await hubBehind(subject, platform)

@@ -160,6 +160,26 @@ export function schemeSuite(name: string, subject: SchemeSubject): void {
       expect(platform.messages).toHaveLength(1)
     })
 
+    it.runIf(subject.streams)('is left alone by the delivery too, when it had enough of the stream', async () => {
+      await using platform = await subject.start()
+      const bot = gatedBot()
+      const posts: number[] = []
+      platform.interrupt = (call) => {
+        if (!subject.posts(call)) return undefined
+        return posts.push(Date.now()) === 1 ? subject.tooOften : undefined
+      }
+      await using hub = await hubBehind(subject, platform, bot.provider)
+      await deliverTo(hub, send(saying('hello')))
+      await eventually(() => expect(posts).toHaveLength(1))
+      bot.finish('hello')
+      await eventually(async () => {
+        await hub.api('/outbox/retry', {})
+        expect(textsOf(platform)).toEqual(['So: hello.'])
+      })
+      expect(posts).toHaveLength(2)
+      expect(posts[1]! - posts[0]!).toBeGreaterThanOrEqual(999)
+    })
+
     it('splits what is longer than a message may be, between sentences, and loses nothing', async () => {
       await using platform = await subject.start()
       await using hub = await hubBehind(
