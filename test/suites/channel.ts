@@ -560,7 +560,7 @@ async function setStage(
 }
 
 /** A store that keeps no message while it is full. */
-const thatMayBeFull = (spec: StoreSpec, isFull: () => boolean): StoreSpec => ({
+export const thatMayBeFull = (spec: StoreSpec, isFull: () => boolean): StoreSpec => ({
   ...spec,
   async create(options, context) {
     const store = await spec.create(options, context)

@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import type { SchemeSpec } from '../../channels/webhook/scheme.ts'
-import { echo, local, rest, webhook } from '../../index.ts'
+import { apiKey, echo, local, rest, sqlite, webhook } from '../../index.ts'
 import type { BotFunction, HubConfig, HubEvent } from '../../index.ts'
 import { gatedBot } from '../fakes/gated-bot.ts'
 import { eventually } from '../support/eventually.ts'
 import { startHub } from '../support/hub.ts'
+import { thatMayBeFull } from './channel.ts'
 import type { TestHub } from '../support/hub.ts'
 import type { ApiAnswer, ApiCall, FakePlatform } from '../support/platform.ts'
 
@@ -246,6 +247,25 @@ export function schemeSuite(name: string, subject: SchemeSubject): void {
       expect((await hub.hub.audit.page({ limit: 9 })).items).toMatchObject([
         { what: 'credential refused', details: { why: 'webhook chat: signature' } },
       ])
+    })
+
+    it('says 503 while nothing can be kept, and takes the message when it comes again, as the key of `as`', async () => {
+      await using platform = await subject.start()
+      let isFull = true
+      const bot = local(({ principal }) => `for ${principal.key} ${principal.user}`)
+      await using hub = await startHub({
+        auth: [apiKey({ name: 'chat', key: 'key-of-the-chat-0123', trusted: true })],
+        bots: { bot },
+        channels: {
+          chat: webhook({ bot: 'bot', as: 'chat', scheme: subject.scheme(platform.url), allowPrivate: true }),
+        },
+        store: thatMayBeFull(sqlite({ file: ':memory:' }), () => isFull),
+      })
+      const hello = saying('hello')
+      expect((await deliverTo(hub, send(hello))).status).toBe(503)
+      isFull = false
+      expect((await deliverTo(hub, send(hello))).status).toBe(200)
+      await eventually(() => expect(textsOf(platform)).toEqual([`for chat ${hello.user}`]))
     })
 
     it('tells people of a failure and of a question in sentences of the hub', async () => {
