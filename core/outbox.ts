@@ -35,6 +35,11 @@ export class DeliveryRefused extends Error {
   override readonly name = 'DeliveryRefused'
 }
 
+/** Somebody who is not to be reached any more; thrown by a deliverer, it ends this delivery without another try. */
+export class DeliveryImpossible extends Error {
+  override readonly name = 'DeliveryImpossible'
+}
+
 /** A receiver that says when to come again; thrown by a deliverer, the next try is not before that. */
 export class DeliveryPostponed extends Error {
   override readonly name = 'DeliveryPostponed'
@@ -143,6 +148,7 @@ export class Outbox {
 
 function whatNow({ attempts }: Delivery, error: unknown, now: number): DeliveryState {
   if (error instanceof DeliveryRefused) return { state: 'refused' }
+  if (error instanceof DeliveryImpossible) return { state: 'failed' }
   const planned = deliverySchedule[attempts]
   if (planned === undefined) return { state: 'failed' }
   const pause = error instanceof DeliveryPostponed ? Math.max(planned, error.retryAfterMs) : planned

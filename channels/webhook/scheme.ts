@@ -6,7 +6,7 @@ import type { Clock } from '../../core/clock.ts'
 import { HubError } from '../../core/errors.ts'
 import type { Json } from '../../core/message.ts'
 import { parseExactJson } from '../../core/json.ts'
-import { DeliveryPostponed } from '../../core/outbox.ts'
+import { DeliveryImpossible, DeliveryPostponed } from '../../core/outbox.ts'
 import type { Definition, PluginSpec } from '../../core/plugin-spec.ts'
 import { toSpec } from '../../core/plugin-spec.ts'
 import { setting } from '../../core/settings.ts'
@@ -68,7 +68,8 @@ export interface WebhookScheme {
   /**
    * Posts a message and gives the platform's id of it. `key` is the same for the same words at the same place, for
    * platforms that take a message once.
-   * @throws Error, to be called again later; DeliveryPostponed where the platform says when
+   * @throws Error, to be called again later; DeliveryPostponed where the platform says when; DeliveryImpossible, see
+   * `notToBeReached`
    */
   post(to: Destination, text: string, key: string, signal: AbortSignal): Promise<string>
   /** Left out where a message stays as it was posted; then it is posted when the answer is whole. */
@@ -149,6 +150,10 @@ const defaultPauseMs = 5000
 /** The failure of a call, with the platform's own word for it, which is for the log alone. */
 export const callFailed = (platform: string, status: number, reason: string): Error =>
   new Error(`${platform} answered ${status}: ${reason}`)
+
+/** The failure of a call for somebody who has left, or wants to hear nothing from the bot: no other try will do. */
+export const notToBeReached = (platform: string, reason: string): DeliveryImpossible =>
+  new DeliveryImpossible(`${platform} lets nobody be reached there: ${reason}`)
 
 /** The failure of a call that came too soon after others. */
 export const calledTooOften = (platform: string, pauseMs: number | undefined): DeliveryPostponed =>

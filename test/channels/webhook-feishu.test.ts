@@ -108,6 +108,7 @@ const subject: SchemeSubject = {
   },
   posts: ({ method, path }) => method === 'POST' && path.startsWith('/open-apis/im/'),
   tooOften: { status: 400, headers: { 'retry-after': '1' }, body: { code: 230_020, msg: 'frequency limit' } },
+  gone: { status: 400, body: { code: 230_002, msg: 'The bot can not be outside the group.' } },
   maxLength: 20_000,
   streams: true,
 }

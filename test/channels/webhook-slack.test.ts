@@ -68,6 +68,7 @@ const subject: SchemeSubject = {
   broken: { 'no JSON': sign('{"type":'), 'no event': sign('[]'), 'no text': sign('') },
   posts: ({ path }) => path === '/chat.postMessage',
   tooOften: { status: 429, headers: { 'retry-after': '1' }, body: { ok: false, error: 'ratelimited' } },
+  gone: { body: { ok: false, error: 'channel_not_found' } },
   maxLength: 4000,
   streams: true,
 }

@@ -78,6 +78,7 @@ const subject: SchemeSubject = {
       parameters: { retry_after: 1 },
     },
   },
+  gone: refusal(403, 'Forbidden: bot was blocked by the user'),
   maxLength: 4096,
   streams: true,
 }

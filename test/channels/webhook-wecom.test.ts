@@ -91,6 +91,7 @@ const subject: SchemeSubject = {
   posts: ({ path }) => path.startsWith('/cgi-bin/message/send'),
   // WeCom itself does not say for how long; what stands before it may.
   tooOften: { headers: { 'retry-after': '1' }, body: { errcode: 45_009, errmsg: 'reach max api daily quota limit' } },
+  gone: { body: { errcode: 0, errmsg: 'ok', invaliduser: 'member' } },
   maxLength: 2048,
   measure: (text) => Buffer.byteLength(text),
   streams: false,

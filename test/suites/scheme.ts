@@ -43,6 +43,8 @@ export interface SchemeSubject {
   readonly posts: (call: ApiCall) => boolean
   /** How the platform says that it was called too often, for a second. */
   readonly tooOften: ApiAnswer
+  /** How the platform says that somebody is not to be reached any more. */
+  readonly gone: ApiAnswer
   readonly maxLength: number
   readonly measure?: (text: string) => number
   readonly streams: boolean
@@ -230,6 +232,20 @@ export function schemeSuite(name: string, subject: SchemeSubject): void {
       })
       expect(posts).toHaveLength(2)
       expect(posts[1]! - posts[0]!).toBeGreaterThanOrEqual(999)
+    })
+
+    it('tries nothing again for somebody who is not to be reached, and goes on with all others', async () => {
+      await using platform = await subject.start()
+      await using hub = await hubBehind(subject, platform)
+      platform.interrupt = (call) => (subject.posts(call) ? subject.gone : undefined)
+      await deliverTo(hub, send(saying('hello')))
+      await eventually(() => expect(hub.log.some((line) => line['msg'] === 'a delivery was given up')).toBe(true))
+      platform.interrupt = undefined
+      await deliverTo(hub, send(saying('and you')))
+      await eventually(() => expect(textsOf(platform)).toEqual(['and you']))
+      const outbox = async () => (await hub.api('/outbox')).json()
+      await eventually(async () => expect(await outbox()).toMatchObject({ items: [{ state: 'failed' }], closed: [] }))
+      expect(platform.calls.filter(subject.posts)).toHaveLength(2)
     })
 
     it('takes nothing that is not signed, and nothing that cannot be read, and lives on', async () => {

@@ -8,7 +8,7 @@ import type { JsonObject } from '../../../core/message.ts'
 import type { Secret } from '../../../core/settings.ts'
 import { duration, secret, setting } from '../../../core/settings.ts'
 import type { PlatformAnswer, PlatformRequest, Reading } from '../scheme.ts'
-import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, headerOf } from '../scheme.ts'
+import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, headerOf, notToBeReached } from '../scheme.ts'
 
 /** UTF-16 units; the request may have 150 KB, and a unit takes six bytes of it at most. */
 const maxLength = 20_000
@@ -230,6 +230,7 @@ const codeOf = ({ body }: PlatformAnswer): number => outcome.safeParse(body).dat
 function taken<Schema extends z.ZodType>(answer: PlatformAnswer, schema: Schema): z.output<Schema> {
   const code = codeOf(answer)
   if (answer.status === 429 || tooOften.has(code)) throw calledTooOften('Feishu', answer.retryAfterMs)
+  if (gone.has(code)) throw notToBeReached('Feishu', String(code))
   const { data } = schema.safeParse(answer.body)
   if (code === 0 && data) return data
   throw callFailed('Feishu', answer.status, `${code} ${outcome.safeParse(answer.body).data?.msg ?? ''}`)
@@ -237,6 +238,8 @@ function taken<Schema extends z.ZodType>(answer: PlatformAnswer, schema: Schema)
 
 /** Of an app, a tenant and a chat. */
 const tooOften: ReadonlySet<number> = new Set([99_991_400, 11_232, 230_020])
+/** The bot is not in the group, the user may not use the app, the chat was dissolved. */
+const gone: ReadonlySet<number> = new Set([230_002, 230_013, 232_009])
 /** No, an unknown or an expired token. */
 const tokenRefused: ReadonlySet<number> = new Set([99_991_661, 99_991_663, 99_991_664, 99_991_668])
 /** Recalled, too late, edited twenty times, not of this app, gone. */

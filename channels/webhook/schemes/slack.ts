@@ -6,7 +6,7 @@ import type { JsonObject } from '../../../core/message.ts'
 import type { Secret } from '../../../core/settings.ts'
 import { duration, secret } from '../../../core/settings.ts'
 import type { Destination, PlatformAnswer, PlatformRequest, Reading } from '../scheme.ts'
-import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, headerOf } from '../scheme.ts'
+import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, headerOf, notToBeReached } from '../scheme.ts'
 
 /** How old a request may be: what Slack advises. */
 const toleranceMs = 5 * 60_000
@@ -145,9 +145,12 @@ function taken(answer: PlatformAnswer): { readonly ts?: string | undefined } {
   if (answer.status === 429 || error === 'ratelimited' || error === 'rate_limited') {
     throw calledTooOften('Slack', answer.retryAfterMs)
   }
+  if (!ok && gone.has(error ?? '')) throw notToBeReached('Slack', error ?? '')
   if (answer.status !== 200 || !ok) throw callFailed('Slack', answer.status, error ?? 'no answer of its API')
   return { ts }
 }
+
+const gone: ReadonlySet<string> = new Set(['channel_not_found', 'is_archived', 'not_in_channel', 'user_disabled'])
 
 const cannotBeEdited: ReadonlySet<string> = new Set([
   'message_not_found',

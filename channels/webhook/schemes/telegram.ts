@@ -3,7 +3,7 @@ import { check, parseJson } from '../../../core/body.ts'
 import type { JsonObject } from '../../../core/message.ts'
 import { duration, secret } from '../../../core/settings.ts'
 import type { Destination, PlatformAnswer, Reading } from '../scheme.ts'
-import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, headerOf } from '../scheme.ts'
+import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, headerOf, notToBeReached } from '../scheme.ts'
 
 /** UTF-16 units of one message. */
 const maxLength = 4096
@@ -122,6 +122,10 @@ function taken(answer: PlatformAnswer): { readonly result: unknown } {
   if (answer.status === 429) {
     const seconds = parameters?.retry_after
     throw calledTooOften('Telegram', seconds === undefined ? answer.retryAfterMs : seconds * 1000)
+  }
+  // Blocked, kicked, deactivated, or a chat that is no more.
+  if (!ok && (answer.status === 403 || /chat not found/i.test(description ?? ''))) {
+    throw notToBeReached('Telegram', description ?? '')
   }
   if (!ok) throw callFailed('Telegram', answer.status, description ?? 'no answer of its API')
   return { result }

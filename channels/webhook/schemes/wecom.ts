@@ -8,7 +8,7 @@ import { expiringTokens } from '../../../core/expiring-tokens.ts'
 import type { Secret } from '../../../core/settings.ts'
 import { secret, setting } from '../../../core/settings.ts'
 import type { PlatformAnswer, PlatformRequest, Reading } from '../scheme.ts'
-import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme } from '../scheme.ts'
+import { apiUrl, calledTooOften, callFailed, checkEqual, defineScheme, notToBeReached } from '../scheme.ts'
 
 /** Bytes of a text; WeCom cuts off what is longer. */
 const maxLength = 2048
@@ -65,7 +65,7 @@ export const wecom = defineScheme({
         // The next try asks for another one.
         if (tokenRefused.has(codeOf(answer))) tokens.refused(given)
         const { msgid, invaliduser } = taken(answer, sent)
-        if (invaliduser) throw callFailed('WeCom', answer.status, 'the app is not to be seen by this user')
+        if (invaliduser) throw notToBeReached('WeCom', 'the user is not among those of the app')
         return msgid ?? key
       },
     }
@@ -157,6 +157,7 @@ const codeOf = ({ body }: PlatformAnswer): number => outcome.safeParse(body).dat
 function taken<Schema extends z.ZodType>(answer: PlatformAnswer, schema: Schema): z.output<Schema> {
   const code = codeOf(answer)
   if (answer.status === 429 || tooOften.has(code)) throw calledTooOften('WeCom', answer.retryAfterMs)
+  if (gone.has(code)) throw notToBeReached('WeCom', String(code))
   const { data } = schema.safeParse(answer.body)
   if (code === 0 && data) return data
   // Its words have the address in them that was called from, and sometimes what was sent.
@@ -165,5 +166,7 @@ function taken<Schema extends z.ZodType>(answer: PlatformAnswer, schema: Schema)
 
 /** Calls of the app, of its address and at once. */
 const tooOften: ReadonlySet<number> = new Set([45_009, 45_011, 45_033])
+/** A user that there is none of, or that the app is not for. */
+const gone: ReadonlySet<number> = new Set([60_111, 81_012, 81_013])
 /** A wrong, missing or expired token. */
 const tokenRefused: ReadonlySet<number> = new Set([40_001, 40_014, 41_001, 42_001])
