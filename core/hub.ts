@@ -101,12 +101,12 @@ export interface BuiltHub extends AsyncDisposable {
 
 /**
  * Builds everything a config names, so that what only shows then is found, and neither listens nor goes on with
- * anything. Give it a store that keeps nothing, unless what is in one is to be looked after.
+ * anything. Give it a store that keeps nothing, or, to look after what is in one, leave to the next start what it owes.
  * @throws HubError `config_invalid`, `store_unavailable`
  */
 export async function buildHub(
   config: CheckedConfig,
-  { folder, services = new Services() }: HubOptions,
+  { folder, services = new Services(), delivers = true }: HubOptions & { readonly delivers?: boolean },
 ): Promise<BuiltHub> {
   provideDefaults(services)
   const close = () => services[Symbol.asyncDispose]()
@@ -115,7 +115,7 @@ export async function buildHub(
       config,
       folder,
       services,
-      true,
+      { isTrial: true, delivers },
     )
     return {
       bots,
@@ -144,7 +144,12 @@ const provideDefaults = (services: Services) =>
     .provide(fetchToken, () => fetch)
 
 /** Builds what a hub consists of, but for the server. */
-async function assemble(config: CheckedConfig, folder: string, services: Services, isTrial = false) {
+async function assemble(
+  config: CheckedConfig,
+  folder: string,
+  services: Services,
+  { isTrial, delivers } = { isTrial: false, delivers: true },
+) {
   const clock = services.get(clockToken)
   const logger = services.get(loggerToken)
   const contextFor = (name: string): PluginContext => ({
@@ -172,7 +177,8 @@ async function assemble(config: CheckedConfig, folder: string, services: Service
 
   const bots = new Bots(built)
   const mounted: Mounted[] = []
-  const deliverer = (lane: Lane) => delivererOf(lane, { mounted, bots: built, hooks: config.onTurnEnd, store })
+  const deliverer = (lane: Lane) =>
+    delivers ? delivererOf(lane, { mounted, bots: built, hooks: config.onTurnEnd, store }) : undefined
   const outbox = new Outbox({ store, clock, logger, deliverer, onTried: metrics.delivery })
   const onOwed = () => outbox.wake()
   // What is only tried out costs nobody anything.

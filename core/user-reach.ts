@@ -42,7 +42,7 @@ const addressOf = ({ user, key }: UserOf): string =>
 /** The bots are built, as what they keep upstream is told of with what they made of it; nothing listens or goes on. */
 async function ofStore(config: CheckedConfig, folder: string): Promise<UserReach> {
   const services = new Services().provide(loggerToken, () => createLogger(process.stderr, 'silent'))
-  const hub = await buildHub(config, { folder, services })
+  const hub = await buildHub(config, { folder, services, delivers: false })
   const by = 'command line'
   return {
     export: (of) => textOf(hub.users.export(of, by)),

@@ -7,13 +7,13 @@ import type { Deployment } from '../support/program.ts'
 // Programs are started here, on a machine that may be busy.
 vi.setConfig({ testTimeout: 60_000 })
 
-const config = `import { apiKey, defineConfig, echo, rest } from 'bothub'
+const config = `import { apiKey, consent, defineConfig, demoBot, echo, local, rest } from 'bothub'
 export default defineConfig({
   auth: [
     apiKey({ name: 'narrow', key: 'a-key-of-a-narrow-admin', admin: true, bots: ['other'] }),
     apiKey({ name: 'ops', key: 'a-key-of-an-operator', admin: true, trusted: true }),
   ],
-  bots: { echo: echo(), other: echo() },
+  bots: { echo: echo(), other: echo(), demo: { provider: local(demoBot), use: [consent()] } },
   channels: { rest: rest() },
 })
 `
@@ -62,6 +62,34 @@ describe.concurrent('bothub export and bothub erase', () => {
     // Nothing is left of it in the file either, where SQLite leaves what it has only marked as free.
     const file = readFileSync(join(deployment.folder, 'data/hub.db'))
     expect(['ada', 'bob', 'cleo'].map((user) => file.includes(`of ${user}`))).toEqual([false, false, true])
+  })
+
+  it('erase what a hub that was killed has left under way', async ({ expect }) => {
+    using deployment = deploy(config)
+    {
+      await using program = await startProgram(deployment)
+      const later = { ...key, prefer: 'respond-async' }
+      for (const [conversation, text] of [
+        ['slow', '/slow'],
+        ['slow', 'and behind it'],
+        ['waits', '/consent'],
+      ]) {
+        await program.api('/bots/demo/messages', { text, user: 'ada', conversation }, later)
+      }
+      const statuses = async () => {
+        const answer = await program.api('/admin/turns?live=true', undefined, key)
+        const { items } = (await answer.json()) as { readonly items: readonly { readonly status: string }[] }
+        return items.map(({ status }) => status)
+      }
+      await expect.poll(statuses, { timeout: 15_000 }).toEqual(['running', 'queued', 'waiting'])
+      program.signal('SIGKILL')
+      await program.exited
+    }
+    expect(await command(deployment, 'erase', '--user', 'ada', '--yes')).toEqual([0, '2 conversations deleted\n'])
+    expect(await command(deployment, 'export', '--user', 'ada')).toEqual([0, ''])
+    await using again = await startProgram(deployment)
+    const live = await again.api('/admin/turns', undefined, key)
+    expect(await live.json()).toEqual({ items: [] })
   })
 
   it('ask whether to erase is meant, and want to know whom', async () => {

@@ -883,6 +883,22 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     })),
   },
   {
+    does: 'shows an admin of some bots the turns of all',
+    caughtBy: 'finds turns, conversations and audit entries of everybody, by what is asked for',
+    says: /to deeply equal/,
+    subject: storing((store) => ({
+      searchTurns: (search) => store.searchTurns({ ...search, bots: undefined }),
+    })),
+  },
+  {
+    does: 'loses when events were written',
+    caughtBy: 'keeps when a turn left the queue and when its events were written, as long as they are there',
+    says: /to deeply equal/,
+    subject: storing((store) => ({
+      readTimed: async (...given) => (await store.readTimed(...given)).map(({ event }) => ({ event })),
+    })),
+  },
+  {
     does: 'writes behind the end of a turn',
     caughtBy: 'refuses to write to a turn that has ended',
     says: /refused: \[\]/,
