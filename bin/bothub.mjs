@@ -6,8 +6,9 @@ const [major] = process.versions.node.split('.').map(Number)
 if (major < 24) {
   process.stderr.write(
     `bothub needs Node.js 24 or newer, and this is ${process.version}.\n` +
-      'Run it with the one it brings along: npm install && npm start\n' +
-      'or install a newer Node.js: https://nodejs.org\n',
+      'In a clone of its repository: npm install && npm start\n' +
+      'In a project of your own: npm install node@24 && npx bothub start\n' +
+      'Or install a newer Node.js: https://nodejs.org\n',
   )
   process.exit(78)
 }

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join, relative, resolve } from 'node:path'
 import { Command } from 'commander'
@@ -12,25 +12,51 @@ export const initCommand = (): Command =>
     .description('write a config that starts')
     .argument('[folder]', 'where to', '.')
     .option('-y, --yes', 'ask nothing: a bot of your own, over HTTP and WebSocket')
+    .option('--demo', 'ask nothing: the three bots of the README, on every channel')
     .action(init)
 
-async function init(folder: string, { yes }: { readonly yes?: boolean }): Promise<void> {
+async function init(folder: string, { yes, demo }: { readonly yes?: boolean; readonly demo?: boolean }): Promise<void> {
   const at = resolve(folder)
   const config = join(at, 'hub.config.ts')
   if (existsSync(config)) throw new CommandFailed(`${config} is there already, and was left as it is.`)
-  if (!yes && !process.stdin.isTTY)
-    throw new CommandFailed('There is no terminal to ask at. Add --yes to be asked nothing.')
-  const choices = yes ? defaults : await ask()
-  if (!choices) throw new CommandFailed('Nothing was written.')
+  const files = demo ? { 'hub.config.ts': readFileSync(demoConfig, 'utf8') } : await chosenFiles(yes === true)
   const isInstalled = isInstalledFor(at)
+  const isModule = beginsModule(at)
   const written = write(at, {
-    'hub.config.ts': firstConfig(choices),
-    ...(choices.bots.includes('own') ? { 'my-bot.ts': firstBot } : {}),
+    ...files,
     // Where `bothub` is found already, another package would hide it.
     ...(isInstalled ? {} : { 'package.json': `${JSON.stringify({ private: true, type: 'module' }, null, 2)}\n` }),
     '.gitignore': 'node_modules/\ndata/\n',
   })
-  process.stdout.write(`Written: ${written.join(', ')}\n\n${nextSteps(at, isInstalled)}`)
+  process.stdout.write(`Written: ${written.join(', ')}\n\n${nextSteps(at, isInstalled, isModule)}`)
+}
+
+/** What `npm start` runs in the repository. */
+const demoConfig = new URL('../hub.config.ts', import.meta.url)
+
+async function chosenFiles(yes: boolean): Promise<Readonly<Record<string, string>>> {
+  if (!yes && !process.stdin.isTTY)
+    throw new CommandFailed('There is no terminal to ask at. Add --yes to be asked nothing.')
+  const choices = yes ? defaults : await ask()
+  if (!choices) throw new CommandFailed('Nothing was written.')
+  return {
+    'hub.config.ts': firstConfig(choices),
+    ...(choices.bots.includes('own') ? { 'my-bot.ts': firstBot } : {}),
+  }
+}
+
+/**
+ * Whether Node will take the config for a module. What `npm init` or `npm install` has just made says so from now on; a
+ * package with code in it is left as it is.
+ */
+function beginsModule(folder: string): boolean {
+  const path = join(folder, 'package.json')
+  if (!existsSync(path)) return true
+  const manifest = JSON.parse(readFileSync(path, 'utf8')) as { readonly type?: string }
+  if (manifest.type === 'module') return true
+  if (readdirSync(folder).some((name) => /\.[cm]?[jt]sx?$/.test(name))) return false
+  writeFileSync(path, `${JSON.stringify({ ...manifest, type: 'module' }, null, 2)}\n`)
+  return true
 }
 
 const defaults: Choices = { bots: ['own'], channels: ['websocket'] }
@@ -62,9 +88,16 @@ function write(folder: string, files: Readonly<Record<string, string>>): string[
   })
 }
 
-function nextSteps(folder: string, isInstalled: boolean): string {
-  const enter = folder === resolve('.') ? '' : `  cd ${relative('.', folder)}\n`
-  return `Next:\n${enter}${isInstalled ? '' : '  npm install bothub\n'}  npx bothub check\n  npx bothub start\n  npx bothub chat\n`
+function nextSteps(folder: string, isInstalled: boolean, isModule: boolean): string {
+  const steps = [
+    ...(folder === resolve('.') ? [] : [`cd ${relative('.', folder)}`]),
+    ...(isModule ? [] : ['npm pkg set type=module']),
+    ...(isInstalled ? [] : ['npm install bothub']),
+    'npx bothub check',
+    'npx bothub start',
+    'npx bothub chat',
+  ]
+  return `Next:\n${steps.map((step) => `  ${step}\n`).join('')}`
 }
 
 /** Whether a config there finds `bothub`. */

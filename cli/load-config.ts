@@ -20,7 +20,7 @@ export async function loadConfig(path: string): Promise<unknown> {
     module = (await import(pathToFileURL(path).href)) as typeof module
   } catch (error) {
     throw new HubError('config_invalid', {
-      message: `${path} cannot be loaded: ${error instanceof Error ? `${error.message}${placeOf(error)}` : String(error)}`,
+      message: `${path} cannot be loaded: ${error instanceof Error ? `${error.message}${placeOf(error)}` : String(error)}${remedyOf(error)}`,
       cause: error,
     })
   }
@@ -37,3 +37,9 @@ function placeOf({ stack = '' }: Error): string {
   const place = /file:\/\/[^\s:]+:\d+/.exec(stack)?.[0]
   return place === undefined ? '' : `, at ${fileURLToPath(place)}`
 }
+
+/** What `npm init` leaves is a package of CommonJS, which Node takes at its word. */
+const remedyOf = (error: unknown): string =>
+  error instanceof SyntaxError && /outside a module|Unexpected token 'export'/.test(error.message)
+    ? '. Say in its package.json that it is one: npm pkg set type=module'
+    : ''

@@ -1,15 +1,17 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { Argument, Command } from 'commander'
 import { CommandFailed } from './failure.ts'
 
-/** `bothub new provider NAME`: a plugin in this repository that passes its suite at once. */
+/** `bothub new provider NAME`: a plugin that passes its suite at once, in a project or in the hub's own repository. */
 export const newCommand = (): Command =>
   new Command('new')
-    .description('begin a provider or a channel, with its simulator and its suite, in a clone of the repository')
+    .description('begin a provider or a channel, with its simulator and its suite')
     .addArgument(new Argument('<kind>', 'what').choices(['provider', 'channel']))
     .argument('<name>', 'such as `murmur`: what configs will call')
-    .option('--in <folder>', 'the clone', '.')
+    .option('--in <folder>', "your project, or a clone of the hub's repository", '.')
     .action(begin)
 
 /** A file that is made of one of the repository's examples. */
@@ -60,23 +62,46 @@ async function begin(kindName: keyof typeof kinds, name: string, options: { read
   const kind = kinds[kindName]
   const copies = kind.files(name)
   refuse(root, name, copies)
-  const index = readFileSync(join(root, 'index.ts'), 'utf8')
+  const index = indexOfClone(root)
   for (const { from, to } of copies) {
     mkdirSync(dirname(join(root, to)), { recursive: true })
-    writeFileSync(
-      join(root, to),
-      rewritten(readFileSync(join(root, from), 'utf8'), { from, to, name, kind, copies, index }),
-    )
+    writeFileSync(join(root, to), rewritten(exampleText(from), { from, to, name, kind, copies, index }))
   }
-  writeFileSync(join(root, 'index.ts'), index.replace(kind.before, kind.exported(name) + kind.before))
+  if (index !== undefined) {
+    writeFileSync(join(root, 'index.ts'), index.replace(kind.before, kind.exported(name) + kind.before))
+  }
   const tests = copies.filter(({ to }) => to.endsWith('.test.ts')).map(({ to }) => to)
-  process.stdout.write(`${copies.map(({ to }) => `Written: ${to}\n`).join('')}Exported from index.ts.
+  const place = index === undefined ? `import { ${name} } from './${copies[0]!.to}'` : 'Exported from index.ts.'
+  const before = index === undefined ? installing(root) : 'npm run format && '
+  process.stdout.write(`${copies.map(({ to }) => `Written: ${to}\n`).join('')}${place}
 
 It is a working ${kindName} of a made-up dialect, told from its example by its name alone. Make the dialect yours, file by file,
 and keep it green:
-  npm run format && npx vitest run ${tests.join(' ')}
-${kind.page} goes through it.
+  ${before}npx vitest run ${tests.join(' ')}
+${index === undefined ? 'node_modules/bothub/' : ''}${kind.page} goes through it.
 `)
+}
+
+/** What a project lacks that the suite is run with. */
+const installing = (root: string): string => (isFound('vitest', root) ? '' : 'npm install --save-dev vitest zod && ')
+
+function isFound(name: string, root: string): boolean {
+  return (createRequire(join(root, 'package.json')).resolve.paths(name) ?? []).some((folder) =>
+    existsSync(join(folder, name)),
+  )
+}
+
+/** The text of `index.ts`, which says where everything of `bothub` comes from; undefined in a project of its user. */
+function indexOfClone(root: string): string | undefined {
+  const isClone = existsSync(join(root, 'index.ts')) && existsSync(join(root, 'test/suites/index.ts'))
+  return isClone ? readFileSync(join(root, 'index.ts'), 'utf8') : undefined
+}
+
+/** Where the examples are: in the package their tests have another name, for they are none of it. */
+const examplesHome = fileURLToPath(new URL('..', import.meta.url))
+function exampleText(path: string): string {
+  const packed = join(examplesHome, `${path.replace(/^test\//, 'testing/')}.txt`)
+  return readFileSync(existsSync(packed) ? packed : join(examplesHome, path), 'utf8')
 }
 
 function refuse(root: string, name: string, copies: readonly Copy[]): void {
@@ -85,8 +110,10 @@ function refuse(root: string, name: string, copies: readonly Copy[]): void {
       `"${name}" is no name for a function. Begin with a small letter, and use letters and digits only.`,
     )
   }
-  if (copies.some(({ from }) => !existsSync(join(root, from)))) {
-    throw new CommandFailed(`${root} is no clone of bothub's repository. Go to one, or name it: --in FOLDER`)
+  if (indexOfClone(root) === undefined && !isFound('bothub', root)) {
+    throw new CommandFailed(
+      `There is no bothub in ${root}. Go to a project that has it (npm install bothub) or to a clone of its repository, or name one: --in FOLDER`,
+    )
   }
   const taken = copies.find(({ to }) => existsSync(join(root, to)))
   if (taken) throw new CommandFailed(`${taken.to} is there already. Choose another name.`)
@@ -96,8 +123,8 @@ interface Rewriting extends Copy {
   readonly name: string
   readonly kind: Kind
   readonly copies: readonly Copy[]
-  /** The text of `index.ts`, which says where everything of `bothub` comes from. */
-  readonly index: string
+  /** The text of a clone's `index.ts`; elsewhere everything is imported from the package. */
+  readonly index: string | undefined
 }
 
 /** The text of an example in its new place: other names, and imports that lead from there. */
@@ -106,8 +133,8 @@ function rewritten(text: string, rewriting: Rewriting): string {
   const capital = (word: string) => word[0]!.toUpperCase() + word.slice(1)
   return text
     .replace(/^\/\/ examples\/.*\n/, '')
-    .replaceAll(/^import (type )?\{([^}]*)\} from 'bothub'\n/gm, (_, type: string | undefined, names: string) =>
-      importsOf(names, type ?? '', rewriting),
+    .replaceAll(/^import (type )?\{([^}]*)\} from 'bothub'\n/gm, (all, type: string | undefined, names: string) =>
+      rewriting.index === undefined ? all : importsOf(names, type ?? '', rewriting.index, rewriting.to),
     )
     .replaceAll(/from '(\.[^']+)'/g, (_, target: string) => `from '${moved(target, rewriting)}'`)
     .replaceAll(new RegExp(`(?<![A-Za-z])${kind.example}(?!-)`, 'g'), name)
@@ -116,7 +143,7 @@ function rewritten(text: string, rewriting: Rewriting): string {
 }
 
 /** `import { a, b } from 'bothub'` as imports of the files that `index.ts` exports these from. */
-function importsOf(names: string, type: string, { index, to }: Rewriting): string {
+function importsOf(names: string, type: string, index: string, to: string): string {
   const up = '../'.repeat(to.split('/').length - 1)
   const homes = Map.groupBy(
     names
@@ -133,8 +160,8 @@ function moved(target: string, { from, to, copies }: Rewriting): string {
   const path = join(dirname(from), target)
   const copy = copies.find((each) => each.from === path)
   // Rewritten from `bothub` a moment ago, and right already.
-  if (!copy && /^(\.\.\/)+core\//.test(target) && !from.startsWith('test/')) return target
-  const wanted = (copy?.to ?? path).split('/')
+  if (!copy) return target
+  const wanted = copy.to.split('/')
   const here = dirname(to).split('/')
   const common = here.findIndex((part, index) => part !== wanted[index])
   const shared = common === -1 ? here.length : common

@@ -59,8 +59,7 @@ export type AsgardTemplate = {
   readonly title?: string
   readonly quickReplies?: readonly { readonly text: string }[]
   readonly references?: readonly { readonly title: string; readonly uri?: string }[]
-  readonly [field: string]: Json
-}
+} & JsonObject
 
 /** Every template type that Asgard documents. */
 export const templateTypes = [

@@ -58,6 +58,6 @@ describe('bothub new', () => {
     expect(name.output()).toContain('no name for a function')
     const nowhere = launch(process.execPath, [join(root, 'bin/bothub.mjs'), 'new', 'channel', 'tapes', '--in', '/'], {})
     expect(await nowhere.exited).toBe(1)
-    expect(nowhere.output()).toContain('no clone')
+    expect(nowhere.output()).toContain('There is no bothub in /')
   })
 })

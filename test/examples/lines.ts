@@ -1,8 +1,7 @@
+import type { NumberedEvent } from 'bothub'
+import { codeIn, reader, requester } from 'bothub/testing'
+import type { Answer, Caller, ChannelSubject, Client } from 'bothub/testing'
 import { lines } from '../../examples/made-up-channel.ts'
-import type { NumberedEvent } from '../../core/events.ts'
-import { codeIn, reader, requester } from '../channels/clients.ts'
-import type { Caller } from '../channels/clients.ts'
-import type { Answer, ChannelSubject, Client } from '../suites/channel.ts'
 
 const type = 'application/x-ndjson'
 

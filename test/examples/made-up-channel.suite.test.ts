@@ -1,4 +1,4 @@
-import { channelSuite } from '../suites/channel.ts'
+import { channelSuite } from 'bothub/testing'
 import { linesSubject } from './lines.ts'
 
 channelSuite('lines', linesSubject)

@@ -1,4 +1,4 @@
-import { providerSuite } from '../suites/provider.ts'
+import { providerSuite } from 'bothub/testing'
 import { murmurSubject } from './murmur.ts'
 
 providerSuite('murmur', murmurSubject)

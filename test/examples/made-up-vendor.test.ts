@@ -1,7 +1,7 @@
+import { startHub } from 'bothub/testing'
 import { expect, it } from 'vitest'
 import { startMurmurSimulator } from '../../examples/made-up-simulator.ts'
 import { murmur } from '../../examples/made-up-vendor.ts'
-import { startHub } from '../support/hub.ts'
 
 it('answers through its simulator, and is refused with another key', async () => {
   const simulator = await startMurmurSimulator()

@@ -1,6 +1,5 @@
+import type { Dialect, ProviderSubject, UpstreamRequest } from 'bothub/testing'
 import { murmur } from '../../examples/made-up-vendor.ts'
-import type { Dialect, UpstreamRequest } from '../suites/scripted.ts'
-import type { ProviderSubject } from '../suites/provider.ts'
 
 /** What Murmur's `POST /v1/answers` is sent. */
 interface Question {

@@ -1,8 +1,6 @@
-import fc from 'fast-check'
 import { expect } from 'vitest'
-import type { Json } from '../../core/message.ts'
 import { anyRecord, recordIds } from '../../core/records.ts'
-import type { NewRecord, RecordCondition, RecordProperty, RecordQuery, StoredRecord } from '../../core/records.ts'
+import type { NewRecord, RecordCondition, RecordQuery, StoredRecord } from '../../core/records.ts'
 import type { AcceptInput, Append, Store, TurnRow } from '../../core/store.ts'
 import { meets } from '../support/record-filter.ts'
 import { naughtyStrings } from './naughty.ts'
@@ -165,6 +163,8 @@ export const recordCasesWith = ({ withStore, accepted, ending }: Tools): readonl
   {
     title: 'finds by any condition what a plain filter finds, in any order and page',
     run: withStore(async (store) => {
+      // Loaded where it is needed: who tests no store can do without the package.
+      const { fc, someCondition, someOrder, someRecord } = await import('./any-record.ts')
       const turn = await accepted(store)
       await fc.assert(
         fc.asyncProperty(
@@ -216,55 +216,3 @@ const ownOf = (turn: TurnRow, changes: Partial<NewRecord> = {}): NewRecord => ({
 
 const numbersOf = (records: readonly StoredRecord[]): number[] => records.map(({ number }) => number)
 const ascending = (one: number, other: number): number => one - other
-
-const someText = fc.constantFrom(
-  '',
-  'a',
-  'A',
-  'ab',
-  'ß',
-  'É',
-  'é',
-  '1',
-  'null',
-  'true',
-  '😀',
-  '\uFFFD',
-  '"',
-  "'",
-  '%',
-  '\0',
-)
-const someValue: fc.Arbitrary<Json> = fc.oneof(
-  someText,
-  fc.constantFrom(0, 1, -1, 1.5, 2, 1e21),
-  fc.boolean(),
-  fc.constant(null),
-  fc.constantFrom<Json>([], ['a'], {}, { a: 1 }),
-)
-const someField = fc.constantFrom('one', 'two', 'a.b', "it's", 'event')
-const someRecord = fc.record({
-  role: fc.constantFrom('user', 'bot', 'operator'),
-  text: someText,
-  fields: fc.dictionary(someField, someValue, { maxKeys: 3 }),
-})
-const someProperty: fc.Arbitrary<RecordProperty> = fc.oneof(
-  fc.constantFrom<RecordProperty>('role', 'text', 'reply', 'conversation', 'at', 'partial', 'turn'),
-  fc.record({ field: someField }),
-  fc.record({ field: someField, absent: someValue }),
-)
-const comparable = fc.oneof(someText, fc.constantFrom(0, 1, 1.5, 5))
-const { condition: someCondition } = fc.letrec<{ condition: RecordCondition }>((tie) => ({
-  condition: fc.oneof(
-    { maxDepth: 3 },
-    fc.record({ type: fc.constant('equal'), property: someProperty, value: someValue }),
-    fc.record({ type: fc.constantFrom('greater', 'less'), property: someProperty, value: comparable }),
-    fc.record({ type: fc.constant('in'), property: someProperty, values: fc.array(someValue, { maxLength: 3 }) }),
-    fc.record({ type: fc.constant('contains'), property: someProperty, text: someText, ignoreCase: fc.boolean() }),
-    fc.record({ type: fc.constant('not'), of: tie('condition') }),
-    fc.record({ type: fc.constantFrom('all', 'any'), of: fc.array(tie('condition'), { maxLength: 3 }) }),
-  ),
-}))
-const someOrder = fc.array(fc.record({ property: someProperty, direction: fc.constantFrom('asc', 'desc') }), {
-  maxLength: 3,
-})

@@ -39,6 +39,9 @@ declare module 'vitest' {
   }
 }
 
+/** For a whole case, also on a machine that is busy with other things; what is waited for has a limit of its own. */
+const caseTimeoutMs = 60_000
+
 /** Registers a test for every case; those that do not apply are skipped, with their reasons in the report. */
 export function registerSuite<S extends Subject>(
   kind: string,
@@ -51,7 +54,7 @@ export function registerSuite<S extends Subject>(
     throw new Error(`${name} skips "${unknown}", but no case of the ${kind} suite is called so`)
   describe(`the ${kind} ${name}`, () => {
     for (const each of cases) {
-      it.concurrent(each.title, async ({ task, skip }) => {
+      it.concurrent(each.title, { timeout: caseTimeoutMs }, async ({ task, skip }) => {
         task.meta.suite = { kind, subject: name }
         const reason = reasonToSkip(each, subject)
         if (reason !== undefined) skip(reason)

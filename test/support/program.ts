@@ -57,9 +57,14 @@ export interface RunOptions {
 export const run = (args: readonly string[], { env = {}, node = process.execPath }: RunOptions = {}): Run =>
   launch(node, [join(root, 'bin/bothub.mjs'), ...args], { PATH: process.env['PATH'] ?? '', ...env })
 
-/** Runs any command in the repository. */
-export function launch(command: string, args: readonly string[], env: Readonly<Record<string, string>>): Run {
-  const child = spawn(command, args, { cwd: root, env, stdio: ['pipe', 'pipe', 'pipe'] })
+/** Runs any command, in the repository unless it says where. */
+export function launch(
+  command: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  cwd = root,
+): Run {
+  const child = spawn(command, args, { cwd, env, stdio: ['pipe', 'pipe', 'pipe'] })
   let output = ''
   const heard = new Set<() => void>()
   const hear = (text: string) => {
