@@ -378,8 +378,7 @@ function describe(issue: z.core.$ZodIssue, schema: z.ZodType, place: string): Pr
 
 /** The keys an object schema knows at a path, read from its JSON Schema so that wrappers and unions do not matter. */
 function keysAt(schema: z.ZodType, path: readonly string[]): string[] {
-  const jsonSchema = z.toJSONSchema(schema, { unrepresentable: 'any', io: 'input' })
-  let nodes: JsonSchemaNode[] = [jsonSchema as JsonSchemaNode]
+  let nodes = [jsonSchemaOf(schema)]
   for (const step of path) {
     nodes = nodes.flatMap(alternatives).flatMap((node) => {
       const next = node.properties?.[step] ?? node.additionalProperties ?? node.items
@@ -387,6 +386,15 @@ function keysAt(schema: z.ZodType, path: readonly string[]): string[] {
     })
   }
   return nodes.flatMap(alternatives).flatMap((node) => Object.keys(node.properties ?? {}))
+}
+
+/** A schema whose defaults are no JSON, such as a function, has none; what is wrong is said all the same. */
+function jsonSchemaOf(schema: z.ZodType): JsonSchemaNode {
+  try {
+    return z.toJSONSchema(schema, { unrepresentable: 'any', io: 'input' }) as JsonSchemaNode
+  } catch {
+    return {}
+  }
 }
 
 interface JsonSchemaNode {

@@ -23,9 +23,9 @@ const options = z.strictObject({
   /** Further headers, such as `x-api-key`; their values are never printed. */
   headers: z.record(z.string(), secret()).default({}),
   /** What is posted. Default: `{ id, message, history: [{ role, content }], conversation, user, payload? }`. */
-  request: functionOf<(turn: Turn) => SseRequest>('`(turn) => ({ body })`').default(() => plainRequest),
+  request: functionOf<(turn: Turn) => SseRequest>('`(turn) => ({ body })`').optional(),
   /** What the frames mean. Default: `event: message` with `{ "content" }`, and `event: done`. */
-  map: functionOf<SseMap>('`(frame, turn) => …`').default(() => plainFrames),
+  map: functionOf<SseMap>('`(frame, turn) => …`').optional(),
   /**
    * The upstream has no last frame: a body that ends in good order is a whole answer. A cut that looks like an end
    * cannot be told from one then.
@@ -98,9 +98,9 @@ async function post(turn: Turn, given: Options, { fetch }: PluginContext): Promi
 }
 
 /** Nothing was sent when it throws, but asking again would throw again. */
-function requestOf(turn: Turn, given: Options): SseRequest {
+function requestOf(turn: Turn, { request = plainRequest }: Options): SseRequest {
   try {
-    return given.request(turn)
+    return request(turn)
   } catch (error) {
     throw error instanceof HubError ? error : new HubError('bot_failed', { cause: error })
   }
@@ -114,7 +114,7 @@ const secretHeaders = ({ token, headers }: Options): Record<string, string> => (
 function stepsIn(
   { event = 'message', data, id }: SourceEvent,
   turn: Turn,
-  { map }: Options,
+  { map = plainFrames }: Options,
   { logger }: PluginContext,
 ): readonly SseStep[] {
   const frame: SseFrame = { event, data, json: parseExactJson(data), ...(id === undefined ? {} : { id }) }

@@ -16,6 +16,7 @@ import {
   sqlite,
   sse,
   websocket,
+  sseBot,
 } from '../../index.ts'
 
 const base = { bots: { support: echo() }, channels: { rest: rest() } }
@@ -79,6 +80,11 @@ describe('a config that is right', () => {
   })
 })
 
+const ofFunction = z.strictObject({ run: z.custom<() => string>().default(() => () => 'x') })
+const never = () => {
+  throw new Error('it is not built')
+}
+
 describe('a config with problems', () => {
   it('names every problem at once, where it is and what was probably meant', () => {
     const problems = problemsOf({
@@ -95,6 +101,19 @@ describe('a config with problems', () => {
       'bots.support: vendor(): unknown option "retires"; did you mean "retries"?',
       'store: sqlite(): unknown option "fil"; did you mean "file"?',
     ])
+  })
+
+  it.each([
+    ['sse-bot', sseBot({ url: 'https://bots.example.com', tokn: 'x' } as never), 'token'],
+    [
+      'made-up',
+      defineProvider({ manifest: { name: 'made-up' }, options: ofFunction, create: never })({ x: 1 } as never),
+      '',
+    ],
+  ])('names an option that %s does not have, although its schema has functions in it', (name, spec, meant) => {
+    const [problem] = problemsOf(defineConfig({ ...base, bots: { a: spec } }))
+    expect(problem).toContain(`bots.a: ${name}(): unknown option`)
+    expect(problem).toContain(meant && `did you mean "${meant}"`)
   })
 
   it('looks into bots, channels and their names', () => {
