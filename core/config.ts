@@ -63,6 +63,7 @@ export interface HubConfig<Bot extends string = string> {
   readonly keep?: { readonly events?: Duration; readonly messageIds?: Duration }
   /** Default: `sqlite()`, in `data/` beside the config file. */
   readonly store?: StoreSpec
+  /** By name, which is what clients call them: letters, digits, `.`, `_` and `-`, at most 64. */
   readonly bots: { readonly [Name in Bot]?: ProviderSpec | BotConfig }
   /** Middleware around every bot, the first outermost. Default: `[history(), retry()]`. */
   readonly use?: readonly (MiddlewareSpec | Middleware)[]
@@ -116,22 +117,30 @@ const examples: Record<string, string> = {
 
 const botName = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
-const shape = z.strictObject({
+/** What `checkConfig` checks a config with, before its plugins. */
+export const configShape = z.strictObject({
   listen: z
-    .strictObject({ host: z.string().min(1).default('127.0.0.1'), port: z.int().min(0).max(65_535).default(9527) })
+    .strictObject({
+      host: z.string().min(1).default('127.0.0.1').describe('The address; `0.0.0.0` is all of IPv4.'),
+      port: z.int().min(0).max(65_535).default(9527).describe('0 is any free one.'),
+    })
     .prefault({}),
   metrics: z
     .strictObject({
       host: z
         .string()
         .refine((host) => isLoopback(host), 'has no keys, so it listens on loopback only')
-        .default('127.0.0.1'),
-      port: z.int().min(0).max(65_535),
+        .default('127.0.0.1')
+        .describe('On loopback.'),
+      port: z.int().min(0).max(65_535).describe('0 is any free one.'),
     })
     .optional(),
   auth: z.union([functionOf<Authenticate>(), z.array(authentication()).min(1)]).optional(),
   keep: z
-    .strictObject({ events: duration().prefault('24h'), messageIds: duration().prefault('7d') })
+    .strictObject({
+      events: duration().prefault('24h').describe('The events; of older turns the messages stay.'),
+      messageIds: duration().prefault('7d').describe('The ids by which a message that is sent again is known.'),
+    })
     .prefault({})
     .refine(({ events, messageIds }) => messageIds >= events, '`messageIds` cannot be shorter than `events`')
     .transform(({ events, messageIds }) => ({ eventsMs: events, messageIdsMs: messageIds })),
@@ -142,9 +151,12 @@ const shape = z.strictObject({
   onTurnEnd: z
     .array(
       z.strictObject({
-        name: z.string().regex(botName, 'has letters, digits, ".", "_" and "-", at most 64'),
-        run: functionOf<TurnHook['run']>(),
-        timeout: duration().prefault('30s'),
+        name: z
+          .string()
+          .regex(botName, 'has letters, digits, ".", "_" and "-", at most 64')
+          .describe('What is owed to it is owed by this name.'),
+        run: functionOf<TurnHook['run']>().describe('Is given the turn, and has done its work when it returns.'),
+        timeout: duration().prefault('30s').describe('Then it is taken to have failed, and tried again.'),
       }),
     )
     .default([])
@@ -158,18 +170,20 @@ const shape = z.strictObject({
     .refine((channels) => !('console' in channels), '"console" is the name of the page; it stands beside `channels`'),
 })
 
-const botShape = z.strictObject({
-  provider: plugin<ProviderSpec>('provider'),
+/** What it checks a bot with that is more than its provider. */
+export const botShape = z.strictObject({
+  provider: plugin<ProviderSpec>('provider').describe('Where the bot is.'),
   profile: z
     .strictObject({
-      name: z.string().optional(),
-      description: z.string().optional(),
+      name: z.string().optional().describe('What people call it.'),
+      description: z.string().optional().describe('What it is for.'),
       avatar: z.string().optional(),
       welcome: z.string().optional(),
       starters: z.array(z.string()).optional(),
       language: z.enum(['en', 'zh-Hant', 'zh-Hans']).optional(),
     })
-    .default({}),
+    .default({})
+    .describe('What clients are told of it, at `GET /api/v1/bots`.'),
   use: z.array(middleware()).default([]),
   history: z.boolean().default(false),
   raw: z.boolean().default(false),
@@ -179,11 +193,17 @@ const botShape = z.strictObject({
   whenBusy: z.enum(['queue', 'reject', 'interrupt']).default('queue'),
   whenWaiting: z.enum(['refuse', 'deny']).default('refuse'),
   onAbandon: z
-    .union([z.literal('continue'), z.strictObject({ cancelAfter: duration() })])
+    .union([
+      z.literal('continue'),
+      z.strictObject({ cancelAfter: duration().describe('How long it waits for somebody to come back.') }),
+    ])
     .prefault({ cancelAfter: '10s' }),
   maxConcurrent: z.int().positive().optional(),
   rate: z
-    .strictObject({ turns: z.int().positive(), per: duration() })
+    .strictObject({
+      turns: z.int().positive().describe('How many.'),
+      per: duration().describe('In what time.'),
+    })
     .transform(({ turns, per }) => ({ turns, perMs: per }))
     .optional(),
 })
@@ -217,7 +237,7 @@ function middleware() {
  */
 export function checkConfig(config: unknown, changes: { host?: string; port?: number } = {}): CheckedConfig {
   const problems: Problem[] = []
-  const top = parse(shape, config, '', problems) ?? salvage(config)
+  const top = parse(configShape, config, '', problems) ?? salvage(config)
   const bots = new Map<string, CheckedBot>()
   for (const [name, value] of Object.entries(top.bots)) {
     const bot = checkBot(name, value, problems)
@@ -244,7 +264,7 @@ export function checkConfig(config: unknown, changes: { host?: string; port?: nu
 /** The parts of a misshapen config that can be checked all the same. */
 function salvage(config: unknown) {
   const given: Readonly<Record<string, unknown>> = typeof config === 'object' && config !== null ? { ...config } : {}
-  const { auth, metrics, store, bots, channels, use, onTurnEnd } = shape.shape
+  const { auth, metrics, store, bots, channels, use, onTurnEnd } = configShape.shape
   return {
     listen: { host: '127.0.0.1', port: 0 },
     keep: { eventsMs: 0, messageIdsMs: 0 },

@@ -22,7 +22,9 @@ import type { Call, Handler } from './bots.ts'
 export const wechatOptions = z.strictObject({
   push: z
     .strictObject({
-      url: setting().pipe(z.url({ protocol: /^https?$/ })),
+      url: setting()
+        .pipe(z.url({ protocol: /^https?$/ }))
+        .describe('The address of that listener.'),
       secret: secret().describe('Signs what is pushed, as Standard Webhooks says.'),
       allowPrivate: z.boolean().default(false).describe('Lets `url` be on loopback or in a private network.'),
     })

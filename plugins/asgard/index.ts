@@ -39,11 +39,15 @@ const common = {
 const options = z.discriminatedUnion('simulated', [
   z.strictObject({
     simulated: z.literal(false).optional(),
+    /** Where Asgard is, or a relay in front of it. */
     edgeServerHost: setting()
       .refine((host) => /^https?:$/.test(URL.parse(host)?.protocol ?? ''), 'must be an http(s) URL')
       .prefault(env('EDGE_SERVER_HOST', 'https://api.asgard-ai.com')),
+    /** Of the bot provider. */
     namespace: setting().prefault(env('NAMESPACE')),
+    /** The bot. */
     botProviderName: setting().prefault(env('BOT_PROVIDER_NAME')),
+    /** The bot provider's own, sent as `X-API-KEY`. */
     apiKey: secret().prefault(env('BOT_PROVIDER_API_KEY')),
     ...common,
   }),

@@ -15,21 +15,20 @@ import { cozeError } from './wire.ts'
 
 /** Options of an OAuth app of the kind "JWT", as Coze's console shows them. */
 export const oauthOptions = z.strictObject({
-  /** The app's id. */
-  appId: setting(),
-  /** The fingerprint that the console shows for the public key. */
-  publicKeyId: setting(),
-  /** The private key that belongs to it, PEM; `secretFile(…)` reads it from a file. */
-  privateKey: secret().transform((pem, context) => {
-    const key = rsaKey(pem)
-    if (key) return key
-    context.addIssue({ code: 'custom', message: 'must be an RSA private key in PEM, as Coze gave it to you' })
-    return z.NEVER
-  }),
-  /** An account of the organisation, where the token is not to be for the app's own. */
-  accountId: setting().optional(),
-  /** How long a token is asked for, in seconds. */
-  durationSeconds: z.int().min(120).max(86_399).default(900),
+  appId: setting().describe("The app's id."),
+  publicKeyId: setting().describe('The fingerprint that the console shows for the public key.'),
+  privateKey: secret()
+    .transform((pem, context) => {
+      const key = rsaKey(pem)
+      if (key) return key
+      context.addIssue({ code: 'custom', message: 'must be an RSA private key in PEM, as Coze gave it to you' })
+      return z.NEVER
+    })
+    .describe('The private key that belongs to it, PEM; `secretFile(…)` reads it from a file.'),
+  accountId: setting()
+    .optional()
+    .describe("An account of the organisation, where the token is not to be for the app's own."),
+  durationSeconds: z.int().min(120).max(86_399).default(900).describe('How long a token is asked for, in seconds.'),
 })
 
 function rsaKey(pem: Secret): KeyObject | undefined {

@@ -79,10 +79,12 @@ const localProvider = defineProvider({
   manifest: { name: 'local' },
   options: z
     .strictObject({
-      bot: z.custom<BotFunction | BotClass | URL>(
-        (value) => typeof value === 'function' || value instanceof URL,
-        'must be a function `(turn) => …`, a class that extends BotCore, or the URL of a module',
-      ),
+      bot: z
+        .custom<BotFunction | BotClass | URL>(
+          (value) => typeof value === 'function' || value instanceof URL,
+          'must be a function `(turn) => …`, a class that extends BotCore, or the URL of a module',
+        )
+        .describe('The bot, which stands before the options: `local(bot, { … })`.'),
       export: z.string().optional(),
       isolate: z.boolean().default(false),
       tools: z.custom<BotTools>((value) => typeof value === 'object' && value !== null).default({}),

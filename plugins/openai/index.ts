@@ -19,9 +19,11 @@ import type { OpenaiChunk } from './wire.ts'
 
 /** A function that the model may call and the client runs: what it gives comes as a tool output. */
 const clientTool = z.strictObject({
-  description: z.string().optional(),
-  /** The schema of its input; any object without one. */
-  parameters: z.custom<z.ZodType>((value) => value instanceof z.ZodType, 'must be a zod schema').optional(),
+  description: z.string().optional().describe('What the model is told of it.'),
+  parameters: z
+    .custom<z.ZodType>((value) => value instanceof z.ZodType, 'must be a zod schema')
+    .optional()
+    .describe('The schema of its input; any object without one.'),
 })
 
 /** Fields of the request that are made here, and options that say what to write instead. */
