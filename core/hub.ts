@@ -26,6 +26,7 @@ import type { Store } from './store.ts'
 import { isHook, namingFailures } from './store.ts'
 import type { Lane, TurnDelivery } from './store.ts'
 import { Services, token } from './services.ts'
+import { tracing } from './tracing.ts'
 import type { Middleware } from './turn.ts'
 import { compose } from './turn.ts'
 import { UserData } from './user-data.ts'
@@ -304,7 +305,7 @@ async function buildBot(
   const provider = await spec.create(spec.options, { ...context, records: context.store })
   services.defer(() => provider.close?.())
   const { manifest } = spec
-  const middleware = [metrics.watch(context.clock)]
+  const middleware = [tracing(spec.name, context.clock), metrics.watch(context.clock)]
   for (const each of [...outer, ...use]) {
     middleware.push(
       isSpec(each) ? await each.create(each.options, { ...context, bot: { name, history, manifest } }) : each,

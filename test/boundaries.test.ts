@@ -25,6 +25,7 @@ const keepers: Readonly<Record<string, { readonly home: string | readonly string
     'better-sqlite3': { home: 'plugins/sqlite/' },
     'eventsource-parser': { home: 'core/sse.ts' },
     jose: { home: ['core/auth.ts', 'plugins/coze/'] },
+    '@opentelemetry/api': { home: 'core/tracing.ts' },
     'prom-client': { home: 'core/metrics.ts' },
     koa: { home: 'core/server.ts', typesAnywhere: true },
     '@koa/router': { home: 'core/server.ts', typesAnywhere: true },

@@ -1,0 +1,81 @@
+import { context, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
+import type { Attributes, Span } from '@opentelemetry/api'
+import type { Clock } from './clock.ts'
+import { asHubError } from './errors.ts'
+import type { HubEvent } from './events.ts'
+import type { Middleware, Respond, Turn } from './turn.ts'
+
+/**
+ * A span for every turn, as the outermost middleware, in the words of OpenTelemetry's conventions for GenAI; of a turn
+ * that waited, one for each part. What the provider does runs inside it, so that spans of its requests are children.
+ * Where nobody has brought an SDK the stream is left as it is. No span has a word of a message or the name of a user.
+ */
+export function tracing(provider: string, clock: Clock): Middleware {
+  const tracer = trace.getTracer('bothub')
+  return (turn, next) => {
+    const span = tracer.startSpan(`invoke_agent ${turn.bot}`, {
+      kind: SpanKind.CLIENT,
+      attributes: attributesOf(turn, provider),
+    })
+    return span.isRecording() ? watched(turn, next, span, clock) : next(turn)
+  }
+}
+
+const attributesOf = (turn: Turn, provider: string): Attributes => ({
+  'gen_ai.operation.name': 'invoke_agent',
+  'gen_ai.provider.name': provider,
+  'gen_ai.agent.name': turn.bot,
+  'gen_ai.conversation.id': turn.conversation.id,
+  'bothub.turn.id': turn.id,
+})
+
+async function* watched(turn: Turn, next: Respond, span: Span, clock: Clock): AsyncGenerator<HubEvent> {
+  const inside = trace.setSpan(context.active(), span)
+  const state = { attempts: 1, hasSpoken: turn.shown.length > 0 }
+  // By hand, for a generator runs in the context of whoever asks it for more.
+  const events = context.with(inside, () => next(turn)[Symbol.asyncIterator]())
+  let isOver = false
+  try {
+    for (;;) {
+      const { value, done } = await context.with(inside, () => events.next())
+      isOver = done === true
+      if (isOver) return
+      const event = value as HubEvent
+      note(event, span, state, () => clock.now() - turn.acceptedAt)
+      yield event
+    }
+  } catch (error) {
+    isOver = true
+    const { code } = asHubError(error, 'bot_failed')
+    span.setAttribute('error.type', code)
+    span.setStatus({ code: SpanStatusCode.ERROR, message: code })
+    throw error
+  } finally {
+    span.setAttribute('bothub.attempts', state.attempts)
+    if (!isOver) await context.with(inside, () => events.return?.())
+    span.end()
+  }
+}
+
+function note(
+  event: HubEvent,
+  span: Span,
+  state: { attempts: number; hasSpoken: boolean },
+  sinceAcceptedMs: () => number,
+): void {
+  switch (event.type) {
+    case 'attempt.failed':
+      state.attempts++
+      span.addEvent('attempt.failed', { 'error.type': event.error.code, 'bothub.retry_in_ms': event.retryInMs })
+      return
+    case 'message.delta':
+      if (state.hasSpoken) return
+      state.hasSpoken = true
+      span.addEvent('first_token', { 'bothub.since_accepted_ms': sinceAcceptedMs() })
+      return
+    case 'usage':
+      span.setAttribute('gen_ai.usage.input_tokens', event.inputTokens)
+      span.setAttribute('gen_ai.usage.output_tokens', event.outputTokens)
+      if (event.model) span.setAttribute('gen_ai.response.model', event.model)
+  }
+}
