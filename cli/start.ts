@@ -4,6 +4,7 @@ import type { CheckedConfig } from '../core/config.ts'
 import { HubError } from '../core/errors.ts'
 import type { Hub } from '../core/hub.ts'
 import { defaultConfig, loadConfig } from './load-config.ts'
+import { openFilesLimit, openFilesLine } from './open-files.ts'
 import { portNumber } from './options.ts'
 import { stopOnSignals } from './signals.ts'
 
@@ -80,8 +81,9 @@ function greeting(hub: Hub, config: CheckedConfig): string {
     return `  ${channel.padEnd(width)}  ${verb === 'ws' ? '' : `${verb} `}${base}${rest.join(' ')}\n`
   })
   const [bot] = config.bots.keys()
+  const limit = openFilesLimit()
   return `bothub listens on ${hub.url} with ${config.bots.size} bot${config.bots.size === 1 ? '' : 's'}: ${[...config.bots.keys()].join(', ')}
-${doors.join('')}${hub.metricsUrl ? `  ${'metrics'.padEnd(width)}  GET ${hub.metricsUrl}\n` : ''}${hub.notices.map((notice) => `  ${notice}\n`).join('')}
+${doors.join('')}${hub.metricsUrl ? `  ${'metrics'.padEnd(width)}  GET ${hub.metricsUrl}\n` : ''}${hub.notices.map((notice) => `  ${notice}\n`).join('')}${limit === undefined ? '' : `  ${openFilesLine(limit)}\n`}
 Try it:
   curl -N ${hub.url}/api/v1/bots/${bot}/messages -H 'content-type: application/json' -H 'accept: text/event-stream' -d '{"text":"hello"}'
 

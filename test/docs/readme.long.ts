@@ -183,7 +183,10 @@ describe('the snippets of the pages', () => {
   it('are written in a language that is looked at', () => {
     const languages = new Set(blocks.map(({ language }) => language))
     // `typescript` is an excerpt of a file here, which writing.test.ts holds to it.
-    expect(['json', 'mermaid', 'sh', 'text', 'ts', 'typescript']).toEqual(expect.arrayContaining([...languages]))
+    // What docs/deploying.md has for other programs is run by e2e/deploying.long.ts.
+    expect(['dockerfile', 'ini', 'json', 'mermaid', 'nginx', 'sh', 'text', 'ts', 'typescript']).toEqual(
+      expect.arrayContaining([...languages]),
+    )
     const shown = new Set(snippets.map(({ output }) => output))
     expect(blocks.filter((block) => isOutput(block) && !shown.has(block))).toEqual([])
   })
