@@ -64,7 +64,7 @@ describe.concurrent('bothub export and bothub erase', () => {
     expect(['ada', 'bob', 'cleo'].map((user) => file.includes(`of ${user}`))).toEqual([false, false, true])
   })
 
-  it('erase what a hub that was killed has left under way', async ({ expect }) => {
+  it('erase what a hub that was killed has left under way', async () => {
     using deployment = deploy(config)
     {
       await using program = await startProgram(deployment)
