@@ -64,7 +64,7 @@ describe.concurrent('bothub export and bothub erase', () => {
     expect(['ada', 'bob', 'cleo'].map((user) => file.includes(`of ${user}`))).toEqual([false, false, true])
   })
 
-  it('erase what a hub that was killed has left under way', async () => {
+  it('erase what a hub that was killed has left under way', async (test) => {
     using deployment = deploy(config)
     {
       await using program = await startProgram(deployment)
@@ -81,7 +81,7 @@ describe.concurrent('bothub export and bothub erase', () => {
         const { items } = (await answer.json()) as { readonly items: readonly { readonly status: string }[] }
         return items.map(({ status }) => status)
       }
-      await expect.poll(statuses, { timeout: 15_000 }).toEqual(['running', 'queued', 'waiting'])
+      await test.expect.poll(statuses, { timeout: 15_000 }).toEqual(['running', 'queued', 'waiting'])
       program.signal('SIGKILL')
       await program.exited
     }
