@@ -19,6 +19,7 @@ export class Transcript {
   readonly #debug: boolean
   #usage: Usage | undefined
   #request: Request | undefined
+  readonly #answered = new Set<string>()
   /** Something was said since the last request was made or answered. */
   #wentOn = false
   #length = 0
@@ -94,11 +95,13 @@ export class Transcript {
       case 'consent.answered':
         if (this.#request?.for !== 'consent') break
         this.#request.decisions.push(...event.decisions)
+        for (const { call } of event.decisions) this.#answered.add(call)
         this.#wentOn = false
         break
       case 'tool.completed':
         if (this.#request?.for !== 'tool_outputs') break
         this.#request.outputs.push({ call: event.call, output: event.output })
+        this.#answered.add(event.call)
         this.#wentOn = false
         break
       default:
@@ -152,9 +155,9 @@ export class Transcript {
     return calls.length > 0 ? { for: this.#request.for, calls } : undefined
   }
 
-  /** Whether the call was asked for by the last request and has its answer. */
+  /** Whether the call was asked for, by whichever request, and has its answer. */
   isAnswered(call: string): boolean {
-    return this.#request !== undefined && answeredCalls(this.#request).has(call)
+    return this.#answered.has(call)
   }
 
   /** For `turn.answers`: the answers to the last request, once all are there and until the bot goes on. */

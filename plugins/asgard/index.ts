@@ -282,8 +282,9 @@ class AsgardBot {
     // Our message was not in the replay, so whatever has ended there, well or badly, is not known to be our run.
     if (leg.reader.searching) throw new HubError('upstream_cut', { cause: leg.end })
     if (leg.end !== 'done') throw leg.end
-    // A run that was stopped or lost meanwhile ends like a whole one; its open message gives it away.
-    if (place !== undefined && leg.reader.incomplete && !leg.cursor.pending) throw new HubError('upstream_cut')
+    // A run that was stopped or lost meanwhile ends like a whole one; its open message, or its silence, gives it away.
+    const isPart = leg.reader.incomplete || leg.reader.silent
+    if (place !== undefined && isPart && !leg.cursor.pending) throw new HubError('upstream_cut')
     // Neither the pause that was answered nor a word of what follows it: somebody else has ended it.
     if (leg.cursor.sent) throw new HubError('upstream_cut')
   }
@@ -387,8 +388,10 @@ function answeredAt(cursor: Cursor): Cursor {
   return pending ? { ...rest, answered: true, sent: pending } : cursor
 }
 
-/** Stores where the leg stands, where that has changed. */
-/** What only moves on within the stream is not waited for, frame by frame: an older place brings the same answer. */
+/**
+ * Stores where the leg stands, where that has changed. What only moves on within the stream is not waited for, frame by
+ * frame: an older place brings the same answer.
+ */
 function* store(leg: Leg): Generator<HubEvent> {
   const { cursor, logged } = leg
   if (cursor === logged) return

@@ -590,6 +590,7 @@ export class AnswerReader {
   readonly #shown = new Map<string, number>()
   readonly #shownIds = new Set<string>()
   #resumed = false
+  #spoke = false
   /** What the connection has brought, to be held against `#shown`. */
   #brought = new Map<string, number>()
   /** Older history may be replayed before our message; it belongs to earlier turns. */
@@ -622,6 +623,11 @@ export class AnswerReader {
     return [...this.#progress].some(([key, { text, completed }]) => key.startsWith('message:') && text && !completed)
   }
 
+  /** Nothing of the answer was ever seen. */
+  get silent(): boolean {
+    return !this.#goesOn && !this.#spoke
+  }
+
   /** The replay has not come to our message yet. */
   get searching(): boolean {
     return this.#history !== undefined
@@ -645,6 +651,7 @@ export class AnswerReader {
     const stillAsked = this.#isStillAsked(decoded)
     if (this.#isHistory(event, decoded, stillAsked)) return silence
     const events = decoded.events.flatMap((each) => this.#merge(each, event))
+    this.#spoke ||= events.some(({ type }) => type !== 'raw' && type !== 'usage')
     return { ...decoded, events, ...(stillAsked ? { stillAsked } : {}) }
   }
 

@@ -94,6 +94,16 @@ describe('what it tells', () => {
     expect(transcript.isAnswered('c1')).toBe(true)
   })
 
+  it('knows an answer also when the bot has asked for something else since', () => {
+    const { transcript } = heard([
+      { type: 'consent.requested', calls: [call] },
+      { type: 'consent.answered', decisions: [{ call: 'c1', result: 'allow_once' }], by: 'user' },
+      { type: 'consent.requested', calls: [{ ...call, call: 'c2' }] },
+    ])
+    expect(transcript.isAnswered('c1')).toBe(true)
+    expect(transcript.isAnswered('c2')).toBe(false)
+  })
+
   it('is the same whether it heard the bot or read the log', () => {
     const { transcript, logged } = heard([delta('a', 'x'), { type: 'tool.outputs_requested', calls: [call] }])
     const reread = new Transcript({ debug: false })

@@ -478,6 +478,12 @@ describe('a lost connection', () => {
     expect(types(events).filter((type) => type === 'usage')).toHaveLength(4)
   })
 
+  it('by a crash of the hub, to a run that has ended meanwhile without a word, leaves the outcome unknown', async () => {
+    using upstream = await scripted([init, done])
+    const { error } = await ask(turn('hello', { resume: { channel: 'hub-1', lastEventId: '1' } }), upstream.provider)
+    expect(error).toMatchObject({ code: 'upstream_cut', notStarted: false })
+  })
+
   it('while the history was replayed is looked for from the same place', async () => {
     const asked = turn('hello')
     const history = [userFrame('earlier', '1'), complete('old', '2', 'old')]
