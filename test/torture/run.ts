@@ -34,7 +34,7 @@ const crowd = 24
 /** How long one of the crowd waits for an answer before it sends its next message all the same. */
 const patienceMs = 5000
 /** How long the last hub of a round may take from one end to the next, until everything has ended. */
-const settleMs = 30_000
+const settleMs = 60_000
 const startMs = 15_000
 const longestLifeMs = 4000
 
