@@ -54,6 +54,16 @@ const factories: Readonly<Record<string, readonly (readonly [name: string, file:
     ['openaiApi', 'channels/openai-api/index.ts', hub.openaiApi()],
     ['consolePage', 'channels/console/index.ts', hub.consolePage()],
   ],
+  'Schemes of webhooks': [
+    ['slack', 'channels/webhook/schemes/slack.ts', hub.slack({ signingSecret: '', token: '' })],
+    ['telegram', 'channels/webhook/schemes/telegram.ts', hub.telegram({ token: '', secret: '' })],
+    ['feishu', 'channels/webhook/schemes/feishu.ts', hub.feishu({ appId: '', appSecret: '', verificationToken: '' })],
+    [
+      'wecom',
+      'channels/webhook/schemes/wecom.ts',
+      hub.wecom({ corpId: '', agentId: 0, secret: '', token: '', encodingAesKey: '' }),
+    ],
+  ],
   'Who may ask': [
     ['apiKey', 'core/auth.ts', hub.apiKey({ name: '', key: '' })],
     ['jwt', 'core/auth.ts', hub.jwt({})],
@@ -73,6 +83,7 @@ const ofHub: Readonly<Record<string, string>> = {
   'onTurnEnd[].run': 'a function',
 }
 const ofPlugins: Readonly<Record<string, string>> = {
+  scheme: 'a [scheme](#schemes-of-webhooks)',
   bot: 'a function, a class, or the URL of a module',
   tools: 'by name: `tool({ … })`',
   request: 'a function',
