@@ -19,7 +19,7 @@ export function makeFolder(root = here): Folder {
 }
 
 /** Starts the hub as its users do, all promises on: its store, `history`, `retry` and `consent`. */
-export function startHub(
+export async function startHub(
   folder: string,
   upstream: string,
   nodeOptions: readonly string[] = [],
@@ -28,7 +28,7 @@ export function startHub(
   const config = join(folder, 'hub.config.ts')
   writeFileSync(config, configFor(upstream))
   const args = [...nodeOptions, join(root, 'bin', 'bothub.mjs'), 'start', '--port', '0', '--config', config]
-  return startServer(process.execPath, args)
+  return { ...(await startServer(process.execPath, args)), isHub: true }
 }
 
 /** Starts a hub on a store of its own, which goes with it. */

@@ -92,14 +92,15 @@ export class Lab implements AsyncDisposable {
     })
   }
 
-  /** Rounds of all subjects in turn, A B A B, behind one that does not count. */
+  /** Rounds of all subjects in turn, A B A B, behind one that does not count where `warmUp` says so. */
   async rounds<Subject>(
     workload: string,
     subjects: ReadonlyMap<string, Subject>,
     measure: (subject: Subject) => Promise<Round>,
+    { warmUp = this.sizes.warmUp }: { readonly warmUp?: boolean } = {},
   ): Promise<Figure[]> {
     const done = new Map<string, Round[]>(Array.from(subjects.keys(), (name) => [name, []]))
-    for (let round = this.sizes.warmUp ? 0 : 1; round <= this.sizes.rounds; round++) {
+    for (let round = warmUp ? 0 : 1; round <= this.sizes.rounds; round++) {
       for (const [name, subject] of subjects) {
         this.say(`${workload}: ${name}, ${round === 0 ? 'warming up' : `round ${round} of ${this.sizes.rounds}`}`)
         const measured = await measure(subject)

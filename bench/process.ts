@@ -17,6 +17,8 @@ export interface Server extends AsyncDisposable {
   cpuMs(): number
   /** Resident memory. */
   rssKiB(): number
+  /** It has the hub's metrics. */
+  readonly isHub?: true
   /** What Node says about its inspector, where it was started with one. */
   readonly inspector?: string
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import type { Figure } from './figures.ts'
@@ -51,9 +51,16 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
   return [line(head), line(widths.map((width) => '-'.repeat(width))), ...rows.map(line)].join('\n')
 }
 
-/** Writes the report and its plots into `bench/results/`. */
-export function writeResults(figures: readonly Figure[]): void {
+/** Writes the report and its plots into `bench/results/`; workloads that were not run keep their figures. */
+export function writeResults(measured: readonly Figure[], order: readonly string[]): void {
   mkdirSync(folder, { recursive: true })
+  const file = `${folder}figures.json`
+  const before = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as readonly Figure[]) : []
+  const isNew = ({ workload }: Figure) => measured.some((figure) => figure.workload === workload)
+  const figures = [...before.filter((figure) => !isNew(figure)), ...measured].toSorted(
+    (one, other) => order.indexOf(one.workload) - order.indexOf(other.workload),
+  )
+  writeFileSync(file, `${JSON.stringify(figures, undefined, 1)}\n`)
   const plots = Object.entries(plotsOf(figures)).filter(([, svg]) => svg !== undefined)
   for (const [name, svg] of plots) writeFileSync(`${folder}${name}.svg`, svg!)
   const images = plots.map(([name]) => `![${name}](${name}.svg)`).join('\n\n')

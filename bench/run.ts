@@ -52,10 +52,12 @@ await using lab = new Lab({
   ...(only ? { only } : {}),
   ...(against === undefined ? {} : { against }),
   ...(profile ? { profile } : {}),
-  say: (progress) => process.stderr.write(`${progress}\n`),
+  say: (progress) => process.stderr.write(`${(performance.now() / 1000).toFixed(0).padStart(4)} s  ${progress}\n`),
 })
 
 const figures: Figure[] = []
-for (const name of chosen) figures.push(...(await workloads[name]!(lab)))
+for (const name of chosen) {
+  figures.push(...(await workloads[name]!(lab)))
+  if (write) writeResults(figures, Object.keys(workloads))
+}
 process.stdout.write(reportOf(figures))
-if (write) writeResults(figures)

@@ -55,18 +55,23 @@ async function endedTurn(url: string, events: number): Promise<Ask> {
 export function sockets(lab: Lab): Promise<Figure[]> {
   const { clients, settleSeconds } = lab.sizes.sockets
   const settled = () => new Promise((resolve) => setTimeout(resolve, settleSeconds * 1000))
-  return lab.rounds('sockets', new Map([[`hub, ${clients} idle WebSockets`, clients]]), async () => {
-    await using hub = await lab.freshHub()
-    // What the first of everything takes is no cost of a socket.
-    await lab.load.ask('openSockets', `${hub.url}/api/v1/ws`, 20)
-    await lab.load.ask('wake')
-    await settled()
-    const before = hub.rssKiB()
-    await lab.load.ask('openSockets', `${hub.url}/api/v1/ws`, clients)
-    await settled()
-    const grown = hub.rssKiB() - before
-    return { 'RSS each, KiB': grown / clients, open: await lab.load.ask('wake') }
-  })
+  return lab.rounds(
+    'sockets',
+    new Map([[`hub, ${clients} idle WebSockets`, clients]]),
+    async () => {
+      await using hub = await lab.freshHub()
+      // What the first of everything takes is no cost of a socket.
+      await lab.load.ask('openSockets', `${hub.url}/api/v1/ws`, 20)
+      await lab.load.ask('wake')
+      await settled()
+      const before = hub.rssKiB()
+      await lab.load.ask('openSockets', `${hub.url}/api/v1/ws`, clients)
+      await settled()
+      const grown = hub.rssKiB() - before
+      return { 'RSS each, KiB': grown / clients, open: await lab.load.ask('wake') }
+    },
+    { warmUp: false },
+  )
 }
 
 /** A burst of signed messages, as a platform sends them that comes back after an outage; none may be lost. */

@@ -1,7 +1,7 @@
 import { orderText } from '../delta.ts'
 import type { Contender } from '../contenders.ts'
 import type { Figure, Round } from '../figures.ts'
-import { askBot, later, turnOf } from '../hub.ts'
+import { askBot, later, metric, turnOf } from '../hub.ts'
 import type { Lab } from '../lab.ts'
 import type { CrowdOptions, Heard } from '../load/crowd.ts'
 import type { Server } from '../process.ts'
@@ -16,6 +16,8 @@ export interface Hearing extends Heard {
   readonly cpuMs: number
   readonly rssKiB: number
   readonly seconds: number
+  /** Of the hub's store: each is synced to the disk once. */
+  readonly commits: number
 }
 
 /** Lets a crowd listen for a while; the figures are of the time in which all of it did. */
@@ -23,6 +25,7 @@ export async function listen(lab: Lab, server: Server, name: string, options: Cr
   const { load, sizes } = lab
   await load.ask('gather', options)
   await load.ask('hear')
+  const commitsBefore = await commitsOf(server)
   const cpuBefore = server.cpuMs()
   const from = performance.now()
   await lab.profiled(name, server, () => sleep(sizes.seconds))
@@ -30,10 +33,14 @@ export async function listen(lab: Lab, server: Server, name: string, options: Cr
   const cpuMs = server.cpuMs() - cpuBefore
   const seconds = (performance.now() - from) / 1000
   const rssKiB = server.rssKiB()
+  const commits = (await commitsOf(server)) - commitsBefore
   const { failed } = await load.ask('dismiss', await lab.upstream())
   if (failed > 0) lab.say(`${failed} of ${options.clients} answers broke off`)
-  return { ...heard, failed, cpuMs, rssKiB, seconds }
+  return { ...heard, failed, cpuMs, rssKiB, seconds, commits }
 }
+
+const commitsOf = ({ url, isHub }: Server): Promise<number> =>
+  isHub ? metric(url, 'bothub_store_commit_seconds_count') : Promise.resolve(0)
 
 const named = (all: readonly Contender[]) => new Map(all.map((contender) => [contender.name, contender]))
 const microseconds = ({ cpuMs, deltas }: Hearing): number => (cpuMs * 1000) / Math.max(1, deltas)
@@ -69,6 +76,7 @@ async function streamed(
     ...(contender.start ? { 'CPU a delta, µs': microseconds(hearing) } : {}),
     ...(order.everyMs > 0 ? { 'latency p50, ms': hearing.p50, 'latency p99, ms': hearing.p99 } : {}),
     'deltas, /s': hearing.deltas / hearing.seconds,
+    ...(server.isHub ? { 'commits, /s': hearing.commits / hearing.seconds } : {}),
   }
 }
 
@@ -92,25 +100,30 @@ export function fanOut(lab: Lab): Promise<Figure[]> {
 
 /** More and more streams that say little: what one of them takes, and how that grows. */
 export async function idle(lab: Lab): Promise<Figure[]> {
-  const { clients, everyMs } = lab.sizes.idle
-  const ask = orderText({ deltas: endless, everyMs })
-  const figures: Figure[] = []
-  for (const count of clients) {
-    const found = await lab.rounds('idle', named(lab.contenders('pipe', 'hub')), async (contender) => {
-      await using server = await lab.freshServer(contender)
-      const before = server.rssKiB()
-      const crowd = { ask: contender.ask(server.url, ask), clients: count, deltas: endless }
-      const hearing = await listen(lab, server, 'idle', crowd)
-      return {
-        'CPU a delta, µs': microseconds(hearing),
-        'RSS a stream, KiB': (hearing.rssKiB - before) / count,
-        'latency p99, ms': hearing.p99,
-        'deltas, /s': hearing.deltas / hearing.seconds,
-      }
-    })
-    figures.push(...found.map((figure) => ({ ...figure, subject: `${figure.subject}, ${count} streams` })))
+  const { clients } = lab.sizes.idle
+  const forms = clients.flatMap((count) =>
+    lab
+      .contenders('pipe', 'hub')
+      .map((contender) => [`${contender.name}, ${count} streams`, { contender, count }] as const),
+  )
+  // Each is a server that has done nothing yet: there is nothing to warm up.
+  return lab.rounds('idle', new Map(forms), (form) => openIdle(lab, form), { warmUp: false })
+}
+
+async function openIdle(
+  lab: Lab,
+  { contender, count }: { readonly contender: Contender; readonly count: number },
+): Promise<Round> {
+  await using server = await lab.freshServer(contender)
+  const before = server.rssKiB()
+  const ask = contender.ask(server.url, orderText({ deltas: endless, everyMs: lab.sizes.idle.everyMs }))
+  const hearing = await listen(lab, server, 'idle', { ask, clients: count, deltas: endless })
+  return {
+    'CPU a delta, µs': microseconds(hearing),
+    'RSS a stream, KiB': (hearing.rssKiB - before) / count,
+    'latency p99, ms': hearing.p99,
+    'deltas, /s': hearing.deltas / hearing.seconds,
   }
-  return figures
 }
 
 /** Many that ask for one long answer and never read it, beside live ones. */
@@ -121,15 +134,20 @@ export function stalled(lab: Lab): Promise<Figure[]> {
     ['hub, beside the stalled', true],
   ])
   let asked = 0
-  return lab.rounds('stalled', forms, async (beside) => {
-    const hub = await lab.hub()
-    const before = hub.rssKiB()
-    const name = `hot-${++asked}`
-    const hot = askBot(hub.url, 'openai', orderText({ deltas, everyMs: 0 }), { id: name, conversation: name })
-    if (beside) await lab.load.ask('stall', hot, clients)
-    const ask = askBot(hub.url, 'openai', orderText({ deltas: endless, everyMs }))
-    const hearing = await listen(lab, hub, 'stalled', { ask, clients: live, deltas: endless })
-    await lab.load.ask('wake')
-    return { 'live latency p99, ms': hearing.p99, 'RSS growth, MiB': (hearing.rssKiB - before) / 1024 }
-  })
+  return lab.rounds(
+    'stalled',
+    forms,
+    async (beside) => {
+      const hub = await lab.hub()
+      const before = hub.rssKiB()
+      const name = `hot-${++asked}`
+      const hot = askBot(hub.url, 'openai', orderText({ deltas, everyMs: 0 }), { id: name, conversation: name })
+      if (beside) await lab.load.ask('stall', hot, clients)
+      const ask = askBot(hub.url, 'openai', orderText({ deltas: endless, everyMs }))
+      const hearing = await listen(lab, hub, 'stalled', { ask, clients: live, deltas: endless })
+      await lab.load.ask('wake')
+      return { 'live latency p99, ms': hearing.p99, 'RSS growth, MiB': (hearing.rssKiB - before) / 1024 }
+    },
+    { warmUp: false },
+  )
 }
