@@ -134,7 +134,19 @@ export function configurationPage(): string {
 
 function section([name, file, { schema }]: readonly [string, string, Spec]): readonly string[] {
   const source = readFileSync(join(root, file), 'utf8')
-  return [`### ${name}`, '', ...table(jsonSchemaOf(schema), source)]
+  return [`### ${name}`, '', ...table(jsonSchemaOf(schema), source, ofPlugins, parsedDefaults(schema))]
+}
+
+/** Defaults of options that are given in another form than they are used in; JSON Schema has only those of the first. */
+function parsedDefaults(schema: z.ZodType): Words {
+  if (!(schema instanceof z.ZodObject)) return {}
+  const { properties = {} } = jsonSchemaOf(schema)
+  return Object.fromEntries(
+    Object.entries<z.ZodType>(schema.shape).flatMap(([name, option]) => {
+      const { data } = properties[name]?.default === undefined ? option.safeParse(undefined) : {}
+      return typeof data === 'number' || typeof data === 'string' ? [[name, `\`${data}\``]] : []
+    }),
+  )
 }
 
 /** From where something is declared to the end of it. */

@@ -36,11 +36,21 @@ const copied = [
 ]
 
 /**
- * Packed along, without what nobody runs: the tests of `bintrees`, two levels below `prom-client`, take more room than
- * the hub does.
+ * Packed along, without what nobody runs: their own tests, pages, maps and other builds take more room than the hub
+ * does. What plugins share with the hub (zod) or tell apart by its class is not among them.
  */
-const bundled = ['marked', 'prom-client', 'tdigest', 'bintrees']
-const unneeded = /\/node_modules\/\w+\/(test|specs|examples|dist)$|\.map$/
+const bundled = [
+  '@opentelemetry/api',
+  'bintrees',
+  'fast-xml-parser',
+  'marked',
+  'pino',
+  'pino-pretty',
+  'prom-client',
+  'tdigest',
+]
+const unneeded =
+  /\/node_modules\/(@[\w-]+\/)?[\w-]+\/(test|specs|examples|benchmarks|dist|docs|docsify|man|build\/(esm|esnext))$|(\.map|\.min\.js)$/
 
 /** For those who write plugins and test them; who only runs a hub needs none of it. */
 const forPlugins = ['@types/koa', 'fast-check', 'vitest']
@@ -115,7 +125,9 @@ compile(
   },
 )
 renameSync(join(dist, 'test'), join(dist, 'testing'))
-for (const path of copied) cpSync(join(root, path), join(dist, path), { recursive: true })
+// Pictures are for those who read the pages on a screen of their own.
+const isText = (path: string) => !path.endsWith('.png')
+for (const path of copied) cpSync(join(root, path), join(dist, path), { recursive: true, filter: isText })
 // Not to be taken for tests of the package, neither by people nor by Vitest.
 for (const path of globSync('test/examples/*.ts', { cwd: root })) {
   cpSync(join(root, path), join(dist, `${placed(path)}.txt`))
