@@ -43,6 +43,8 @@ export interface Run {
   signal(name: NodeJS.Signals): void
   /** Types lines into it; without any, that was all. */
   type(...lines: readonly string[]): void
+  /** Presses keys, one after the other. */
+  press(...keys: readonly string[]): void
   /** Resolves with the match when what was printed fits; rejects when the program ends without. */
   printed(pattern: RegExp): Promise<RegExpExecArray>
 }
@@ -83,6 +85,9 @@ export function launch(
     type(...lines) {
       for (const line of lines) child.stdin.write(`${line}\n`)
       if (lines.length === 0) child.stdin.end()
+    },
+    press(...keys) {
+      for (const key of keys) child.stdin.write(key)
     },
     async printed(pattern) {
       const found = Promise.withResolvers<RegExpExecArray>()
