@@ -97,8 +97,15 @@ export function checkTaken({ status, retryAfter }: Omit<CallbackAnswer, 'body'>,
   throw new Error(`the receiver answered ${status}`)
 }
 
+/** Of all addresses of IPv6 only these are given out for the public network, and the rest may lead anywhere. */
+const globalUnicast = ipaddr.IPv6.parseCIDR('2000::/3')
+
 /** Neither loopback, private, link-local, metadata, multicast nor one of the ranges that lead to those. */
-export const isPublic = (address: string): boolean => ipaddr.process(address).range() === 'unicast'
+export function isPublic(address: string): boolean {
+  const parsed = ipaddr.process(address)
+  if (parsed.range() !== 'unicast') return false
+  return !(parsed instanceof ipaddr.IPv6) || parsed.match(globalUnicast)
+}
 
 const lookUpPublic: LookupFunction = (hostname, options, callback) => {
   lookUp(hostname, { ...options, all: true }, (error, addresses) => {

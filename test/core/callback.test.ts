@@ -6,6 +6,7 @@ import ipaddr from 'ipaddr.js'
 import { array, assert, asyncProperty, boolean, constantFrom, integer, nat } from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { CallbackFailed, checkTaken, isPublic, postCallback } from '../../core/callback.ts'
+import standard from '../fixtures/url-standard-addresses.json' with { type: 'json' }
 import { DeliveryPostponed, DeliveryRefused } from '../../core/outbox.ts'
 
 /** A server on every address of this machine that counts who connects. */
@@ -118,6 +119,16 @@ describe('where a callback may go', () => {
     // The last is Azure's, in the middle of the public ones: nothing tells it from them.
     expect(metadata.filter((address) => isPublic(address))).toEqual(['168.63.129.16'])
     expect(['8.8.8.8', '2606:4700::1111', '1.1.1.1'].filter((address) => !isPublic(address))).toEqual([])
+  })
+
+  it("is no address of the URL standard's own tests but for the public ones", async () => {
+    const reached: string[] = []
+    for (const input of standard.inputs) {
+      const { hostname } = new URL(input)
+      if (isPublic(hostname.replaceAll(/[[\]]/g, ''))) reached.push(hostname)
+      else await expect(post(input)).rejects.toThrow('is not a public address')
+    }
+    expect(reached).toEqual(['1.2.3.4', '1.2.3.4', '59.154.201.255', '59.154.201.255'])
   })
 
   it('is no such range in any other spelling that the URL standard takes for an address', async () => {
