@@ -104,14 +104,14 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
     status: response.status,
     headers: response.headers,
     mediaType: response.headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase() ?? '',
-    async *events(onNoEvents) {
+    events(onNoEvents) {
       let begun = false
-      for await (const event of parseEvents(chunks(), { ...request, onNoEvents })) {
+      const onEvents = () => {
         idle.refresh()
         if (!begun) faultPoint('upstream.after-first-event')
         begun = true
-        yield event
       }
+      return parseEvents(chunks(), { ...request, onNoEvents, onEvents })
     },
     text,
     async errorText() {
@@ -132,7 +132,12 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
 /** Decodes bytes to events, whatever the chunks they come in. An event without its blank line was cut, and is dropped. */
 export async function* parseEvents(
   chunks: AsyncIterable<Uint8Array>,
-  options: { readonly maxEventLength?: number; readonly onNoEvents?: ((body: string) => void) | undefined } = {},
+  options: {
+    readonly maxEventLength?: number
+    readonly onNoEvents?: ((body: string) => void) | undefined
+    /** Called before the events of a chunk are given. */
+    readonly onEvents?: () => void
+  } = {},
 ): AsyncGenerator<SourceEvent> {
   const ready: SourceEvent[] = []
   const decoder = new TextDecoder()
@@ -151,6 +156,7 @@ export async function* parseEvents(
     parser.feed(text)
     if (ready.length === 0) continue
     body = undefined
+    options.onEvents?.()
     yield* ready.splice(0)
   }
   if (body) options.onNoEvents?.(body.slice(0, maxErrorLength))
