@@ -43,9 +43,8 @@ export function postCallback(
   options: CallbackOptions,
 ): Promise<CallbackAnswer> {
   const url = new URL(target)
-  const literal = url.hostname.replace(/^\[|\]$/g, '')
-  if (!options.allowPrivate && ipaddr.isValid(literal) && !isPublic(literal)) {
-    return Promise.reject(new CallbackFailed(`${literal} is not a public address; see \`allowPrivate\``))
+  if (!options.allowPrivate && isPrivate(url)) {
+    return Promise.reject(new CallbackFailed(`${url.hostname} is not a public address; see \`allowPrivate\``))
   }
   const request = url.protocol === 'https:' ? requestHttps : requestHttp
   const settings: RequestOptions = {
@@ -105,6 +104,13 @@ export function isPublic(address: string): boolean {
   const parsed = ipaddr.process(address)
   if (parsed.range() !== 'unicast') return false
   return !(parsed instanceof ipaddr.IPv6) || parsed.match(globalUnicast)
+}
+
+/** Whether an address says by itself, without anybody being asked for it, that it is no public one. */
+export function isPrivate({ hostname }: URL): boolean {
+  if (/^(.+\.)?localhost\.?$/.test(hostname)) return true
+  const literal = hostname.replace(/^\[|\]$/g, '')
+  return ipaddr.isValid(literal) && !isPublic(literal)
 }
 
 const lookUpPublic: LookupFunction = (hostname, options, callback) => {

@@ -30,6 +30,7 @@ export const outboxPage = z
         state: z.enum(['pending', 'failed']),
         attempts: z.number().describe('How often it was tried.'),
         at: z.iso.datetime().describe('When what it tells of happened.'),
+        error: z.string().exactOptional().describe('What was wrong the last time.'),
         nextAt: z.iso.datetime().exactOptional().describe('When it is tried next, unless its lane is closed.'),
       } satisfies Record<keyof OutboxItem, z.ZodType>),
     ),

@@ -12,6 +12,8 @@ export const deliverySchedule: readonly number[] = [
 /** Deliveries under way at once in one lane: a dead one slows nobody else. */
 const laneWidth = 4
 const maxTimerMs = 60_000
+/** Of what is kept of a failure, in characters. */
+const maxReasonLength = 300
 
 /** Brings one thing to whom it is owed, or throws to be called again later. */
 export type Deliverer = (delivery: Delivery, signal: AbortSignal) => Promise<void>
@@ -146,12 +148,20 @@ export class Outbox {
   }
 }
 
-function whatNow({ attempts }: Delivery, error: unknown, now: number): DeliveryState {
-  if (error instanceof DeliveryRefused) return { state: 'refused' }
-  if (error instanceof DeliveryImpossible) return { state: 'failed' }
+function whatNow({ attempts }: Delivery, cause: unknown, now: number): DeliveryState {
+  const error = reasonOf(cause)
+  if (cause instanceof DeliveryRefused) return { state: 'refused', error }
+  if (cause instanceof DeliveryImpossible) return { state: 'failed', error }
   const planned = deliverySchedule[attempts]
-  if (planned === undefined) return { state: 'failed' }
-  const pause = error instanceof DeliveryPostponed ? Math.max(planned, error.retryAfterMs) : planned
+  if (planned === undefined) return { state: 'failed', error }
+  const pause = cause instanceof DeliveryPostponed ? Math.max(planned, cause.retryAfterMs) : planned
   // Jitter on top, so that what failed together does not come back together.
-  return { state: 'pending', retryAt: now + Math.round(pause * (1 + Math.random() * 0.1)) }
+  return { state: 'pending', error, retryAt: now + Math.round(pause * (1 + Math.random() * 0.1)) }
+}
+
+/** What operators are told of a failure: its own words, and those of what is behind it. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error).slice(0, maxReasonLength)
+  const behind = error.cause instanceof Error ? `: ${error.cause.message}` : ''
+  return `${error.message}${behind}`.slice(0, maxReasonLength)
 }

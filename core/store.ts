@@ -234,14 +234,17 @@ export type TurnDelivery = Delivery & { readonly turn: string }
  * so that nothing of it is due until somebody has it tried again.
  */
 export type DeliveryState =
-  | { readonly state: 'delivered' | 'failed' | 'refused' }
-  | { readonly state: 'pending'; readonly retryAt: number }
+  | { readonly state: 'delivered' }
+  | { readonly state: 'failed' | 'refused'; readonly error: string }
+  | { readonly state: 'pending'; readonly error: string; readonly retryAt: number }
 
 /** A delivery that has not arrived, as it is listed; `nextAt` in ms since the epoch. */
 export interface OutboxItem extends Omit<Delivery, 'payload'> {
   readonly state: 'pending' | 'failed'
   /** When it is tried again, if it is. */
   readonly nextAt: number
+  /** What was wrong the last time, for operators. */
+  readonly error?: string
 }
 
 /** Which deliveries are to be tried again: those of these ids, or of a lane; without either, everything. */

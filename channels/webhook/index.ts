@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { check, parseJson, readBytes } from '../../core/body.ts'
-import { checkTaken, postCallback } from '../../core/callback.ts'
+import { checkTaken, isPrivate, postCallback } from '../../core/callback.ts'
 import type { ChannelContext, ChannelSpec, RequestContext } from '../../core/channel.ts'
 import { channelOptions, defineChannel } from '../../core/channel.ts'
 import { HubError } from '../../core/errors.ts'
@@ -83,6 +83,10 @@ export const webhook: <const Bot extends string = never>(
       ({ secret: given, callback }) => !given || callback === undefined || [given].flat().some(canSign),
       '`callback` is signed, and a public key (whpk_…) cannot sign; give it a secret of its own beside that',
     )
+    .refine(({ callback, allowPrivate }) => callback === undefined || allowPrivate || !isPrivate(new URL(callback)), {
+      path: ['callback'],
+      message: 'is on this machine or in a private network; say `allowPrivate: true` if it is meant to be',
+    })
     .refine(
       ({ scheme, secret: given, callback }) => !scheme || (given === undefined && callback === undefined),
       '`secret` and `callback` are those of Standard Webhooks; a scheme has what it needs among its own options',

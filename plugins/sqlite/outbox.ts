@@ -94,9 +94,10 @@ export class OutboxTable {
     // What tells of a turn is kept with it, to be looked up; of anything else nothing is left to look up.
     if (settled.state === 'delivered') this.#sql.run('DELETE FROM outbox WHERE id = ? AND turn IS NULL', id)
     this.#sql.run(
-      'UPDATE outbox SET state = ?, attempts = attempts + 1, next_at = COALESCE(?, next_at) WHERE id = ?',
+      'UPDATE outbox SET state = ?, attempts = attempts + 1, next_at = COALESCE(?, next_at), error = ? WHERE id = ?',
       settled.state === 'refused' ? 'failed' : settled.state,
       settled.state === 'pending' ? settled.retryAt : null,
+      'error' in settled ? settled.error : null,
       id,
     )
     if (settled.state !== 'refused') return
@@ -122,9 +123,9 @@ export class OutboxTable {
   }
 
   undelivered({ before, limit }: PageOptions): Page<OutboxItem> & { readonly closed: readonly Lane[] } {
-    const rows = this.#sql.all<Omit<OutboxItem, 'turn'> & { readonly number: number; readonly turn: string | null }>(
+    const rows = this.#sql.all<ItemColumns>(
       `SELECT number, id, lane, type, COALESCE(turn, json_extract(payload, '$.turn')) AS turn, at, attempts, state,
-         next_at AS nextAt
+         next_at AS nextAt, error
        FROM outbox WHERE state <> 'delivered' AND number < ? ORDER BY number DESC LIMIT ?`,
       before === undefined ? Number.MAX_SAFE_INTEGER : Number(before),
       limit + 1,
@@ -133,7 +134,7 @@ export class OutboxTable {
       rows,
       limit,
       (row) => String(row.number),
-      ({ id, lane, type, turn, at, attempts, state, nextAt }): OutboxItem => ({
+      ({ id, lane, type, turn, at, attempts, state, nextAt, error }): OutboxItem => ({
         id,
         lane,
         type,
@@ -142,6 +143,7 @@ export class OutboxTable {
         attempts,
         state,
         nextAt,
+        ...(error === null ? {} : { error }),
       }),
     )
     const closed = this.#sql.all<{ lane: Lane }>('SELECT lane FROM closed_lanes ORDER BY lane')
@@ -172,6 +174,12 @@ export class OutboxTable {
   pending(): number {
     return this.#sql.get<{ pending: number }>(`SELECT COUNT(*) AS pending FROM outbox WHERE state = 'pending'`)!.pending
   }
+}
+
+interface ItemColumns extends Omit<OutboxItem, 'turn' | 'error'> {
+  readonly number: number
+  readonly turn: string | null
+  readonly error: string | null
 }
 
 interface DeliveryColumns extends Omit<Delivery, 'turn' | 'payload'> {

@@ -214,4 +214,7 @@ export const migrations: readonly string[] = [
   ALTER TABLE events ADD COLUMN at INTEGER;
   ALTER TABLE turns ADD COLUMN started_at INTEGER;
   `,
+  `
+  ALTER TABLE outbox ADD COLUMN error TEXT;
+  `,
 ]

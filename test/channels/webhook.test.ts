@@ -185,6 +185,25 @@ describe('signatures', () => {
     expect(check('whsk_c2hvcnQ=')).toThrow('is no Ed25519 key')
   })
 
+  it.each([
+    '127.0.0.1:9',
+    'localhost',
+    '[::1]',
+    '0x7f.1',
+    '2130706433',
+    '[::ffff:127.0.0.1]',
+    '10.1',
+    '169.254.169.254',
+  ])('go to no private address that nobody has allowed: %s', (host) => {
+    const callback = `http://${host}/`
+    const check = (more: object) => () =>
+      checkConfig(
+        defineConfig({ bots: { bot: echo() }, channels: { crm: webhook({ bot: 'bot', callback, ...more }) } }),
+      )
+    expect(check({})).toThrow('callback: is on this machine or in a private network')
+    expect(check({ allowPrivate: true })).not.toThrow()
+  })
+
   it('are good once: what was caught on its way and sent again is the turn it was, though that is forgotten', async () => {
     let runs = 0
     await using hub = await hubWith({ bot: local(() => `run ${++runs}`) })
@@ -417,15 +436,6 @@ describe('going out', () => {
     await crm.atLeast(1)
     await expect.poll(() => redirected.log.some((line) => line['msg'] === 'a delivery failed')).toBe(true)
     expect(elsewhere.received).toHaveLength(0)
-    const port = new URL(crm.url).port
-    for (const host of ['127.0.0.1', 'localhost', '[::1]', '0x7f.1', '2130706433', '[::ffff:127.0.0.1]']) {
-      await using hub = await startHub({
-        bots: { bot: echo() },
-        channels: { crm: webhook({ bot: 'bot', secret, callback: `http://${host}:${port}/` }) },
-      })
-      await deliverTo(hub, { text: 'x' })
-      await expect.poll(() => hub.log.some((line) => line['msg'] === 'a delivery failed')).toBe(true)
-    }
     expect(crm.received).toHaveLength(1)
     const private_ = [
       '10.1.2.3',
@@ -505,7 +515,7 @@ describe('the outbox', () => {
       const { row, now } = await next()
       pauses.push(row.nextAt - now)
     }
-    expect(settled.at(-1)).toEqual({ state: 'failed' })
+    expect(settled.at(-1)).toMatchObject({ state: 'failed' })
     expect(settled).toHaveLength(10)
     for (const [index, pause] of deliverySchedule.entries()) {
       expect(pauses[index]! / pause).toBeGreaterThanOrEqual(1)
@@ -537,7 +547,7 @@ describe('the outbox', () => {
       const { row, now } = await next()
       if (row.state === 'pending') taken.push(row.nextAt - now)
     }
-    expect(settled.at(-1)).toEqual({ state: pauses ? 'failed' : 'refused' })
+    expect(settled.at(-1)).toMatchObject({ state: pauses ? 'failed' : 'refused' })
     expect(taken).toHaveLength(pauses?.length ?? 0)
     for (const [index, pause] of (pauses ?? []).entries()) {
       expect(taken[index]! / pause).toBeGreaterThanOrEqual(1)
@@ -552,7 +562,7 @@ describe('the outbox', () => {
       throw new DeliveryRefused('410')
     })
     await next()
-    expect(settled).toEqual([{ state: 'refused' }])
+    expect(settled).toEqual([{ state: 'refused', error: '410' }])
     await outbox.stop(0)
   })
 

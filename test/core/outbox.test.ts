@@ -197,7 +197,7 @@ describe('a receiver', () => {
     await expect.poll(() => other.ids.length).toBe(1)
     expect(await outboxOf(hub)).toMatchObject({
       items: [
-        { turn: first, state: 'failed' },
+        { turn: first, state: 'failed', error: expect.stringContaining('410') as string },
         { turn: second, state: 'pending' },
       ],
     })

@@ -1087,7 +1087,8 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     caughtBy: 'closes a lane whose receiver refuses, and opens it when somebody has that tried again',
     says: /to deeply equal/,
     subject: storing((store) => ({
-      settleDelivery: (id, state) => store.settleDelivery(id, state.state === 'refused' ? { state: 'failed' } : state),
+      settleDelivery: (id, state) =>
+        store.settleDelivery(id, state.state === 'refused' ? { ...state, state: 'failed' } : state),
     })),
   },
   {

@@ -816,7 +816,7 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       const [first, second] = due.map(({ id }) => id)
       expect((await before.dueDeliveries(far, [first!])).due.map(({ id }) => id)).toEqual([second])
       await before.settleDelivery(first!, { state: 'delivered' })
-      await before.settleDelivery(second!, { state: 'pending', retryAt: far + 1 })
+      await before.settleDelivery(second!, { state: 'pending', error: 'it is out', retryAt: far + 1 })
       await before.close()
       // What could not be delivered is still owed, under the same id, to the next process.
       const after = await place.open()
@@ -950,13 +950,14 @@ export const storeCases: readonly Case<StoreSubject>[] = [
       const of = async (lane: string) =>
         (await store.dueDeliveries(far, [])).due.flatMap(({ id, lane: each }) => (each === lane ? id : []))
       const [first, second] = await of('channel:crm')
-      await store.settleDelivery(first!, { state: 'refused' })
+      await store.settleDelivery(first!, { state: 'refused', error: 'it is gone' })
       expect([await of('channel:crm'), (await of('channel:other')).length]).toEqual([[], 1])
-      await store.settleDelivery((await of('hook:meter'))[0]!, { state: 'failed' })
+      await store.settleDelivery((await of('hook:meter'))[0]!, { state: 'failed', error: 'it threw' })
       const { items, closed, before } = await store.undelivered({ limit: 4 })
       expect(closed).toEqual(['channel:crm'])
       const earlier = await store.undelivered({ limit: 4, before: before! })
       const all = [...earlier.items, ...items]
+      expect(all.flatMap(({ error }) => error ?? []).toSorted()).toEqual(['it is gone', 'it threw'])
       expect(all.map(({ lane, state }) => `${lane} ${state}`).toSorted()).toEqual([
         'channel:crm failed',
         'channel:crm pending',

@@ -79,6 +79,7 @@ export interface OutboxItem {
   readonly attempts: number
   readonly at: string
   readonly nextAt?: string
+  readonly error?: string
 }
 
 /** An entry of the audit table. */

@@ -94,6 +94,7 @@ function outboxRow(
         item.nextAt !== undefined && h('span', {}, `${word('nextTry')} `, moment(item.nextAt)),
         item.turn !== undefined && placeLink(`turns/${item.turn}`, word('turn')),
       ),
+      item.error !== undefined && h('code', { class: 'soft' }, item.error),
     ),
   ]
 }
