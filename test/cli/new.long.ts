@@ -6,7 +6,7 @@ import { launch, root, run } from '../support/program.ts'
 
 /** What a clone of the repository holds that a new plugin has to do with. */
 const parts = [
-  'core cli client plugins channels examples demo bench bin docs test index.ts hub.config.ts package.json',
+  'build core cli client plugins channels examples demo bench bin docs test index.ts hub.config.ts package.json',
   'tsconfig.json vitest.config.ts vitest.long.config.ts .oxlintrc.json .oxfmtrc.json README.md',
 ].flatMap((line) => line.split(' '))
 
