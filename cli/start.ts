@@ -7,6 +7,7 @@ import { defaultConfig, loadConfig } from './load-config.ts'
 import { openFilesLimit, openFilesLine } from './open-files.ts'
 import { portNumber } from './options.ts'
 import { stopOnSignals } from './signals.ts'
+import { tryIt } from './try-it.ts'
 
 /** `bothub start`, which is also what `bothub` alone does. */
 export const startCommand = (): Command =>
@@ -80,12 +81,9 @@ function greeting(hub: Hub, config: CheckedConfig): string {
     const base = verb === 'ws' ? hub.url.replace('http', 'ws') : hub.url
     return `  ${channel.padEnd(width)}  ${verb === 'ws' ? '' : `${verb} `}${base}${rest.join(' ')}\n`
   })
-  const [bot] = config.bots.keys()
+  const request = tryIt(config, hub.url)
   const limit = openFilesLimit()
   return `bothub listens on ${hub.url} with ${config.bots.size} bot${config.bots.size === 1 ? '' : 's'}: ${[...config.bots.keys()].join(', ')}
-${doors.join('')}${hub.metricsUrl ? `  ${'metrics'.padEnd(width)}  GET ${hub.metricsUrl}\n` : ''}${hub.notices.map((notice) => `  ${notice}\n`).join('')}${limit === undefined ? '' : `  ${openFilesLine(limit)}\n`}
-Try it:
-  curl -N ${hub.url}/api/v1/bots/${bot}/messages -H 'content-type: application/json' -H 'accept: text/event-stream' -d '{"text":"hello"}'
-
+${doors.join('')}${hub.metricsUrl ? `  ${'metrics'.padEnd(width)}  GET ${hub.metricsUrl}\n` : ''}${hub.notices.map((notice) => `  ${notice}\n`).join('')}${limit === undefined ? '' : `  ${openFilesLine(limit)}\n`}${request === undefined ? '' : `\n${request}`}
 `
 }

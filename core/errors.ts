@@ -72,7 +72,7 @@ export const failures = {
   not_acceptable: {
     status: 406,
     retryable: false,
-    en: 'No channel of this hub answers in the form you accept. Ask for application/json or text/event-stream.',
+    en: 'No channel of this hub answers in the form you accept: `rest()` gives application/json, `sse()` text/event-stream.',
   },
   request_timeout: { status: 408, retryable: true, en: 'The request took too long to arrive.' },
   turn_waiting: {

@@ -154,9 +154,18 @@ function choose(ctx: RequestContext, routes: readonly Route[]): Route {
   const prefersEvents = ctx.accepts('json', 'text/event-stream') === 'text/event-stream' && !respondsAsync(ctx)
   const wanted = prefersEvents ? 'events' : 'json'
   const route = routes.find((each) => each.accepts === undefined || each.accepts === wanted)
-  if (!route) throw new HubError('not_acceptable')
+  if (!route) throw notAcceptable(wanted, ctx)
   return route
 }
+
+/** Names the one form that is there, and what would add the other. */
+const notAcceptable = (wanted: 'events' | 'json', ctx: RequestContext): HubError =>
+  new HubError('not_acceptable', {
+    message:
+      wanted === 'events'
+        ? 'This hub answers here in application/json alone. Ask for that, or add `sse()` to the channels of its config.'
+        : `This hub answers here in text/event-stream alone. Ask for that${respondsAsync(ctx) ? ' without `Prefer: respond-async`' : ''}, or add \`rest()\` to the channels of its config.`,
+  })
 
 /** Where a client's base URL ends with a slash, its paths begin with two. */
 const joinSlashes: Koa.Middleware = (ctx, next) => {

@@ -76,13 +76,21 @@ describe('a message over REST', () => {
   })
 
   it.each([
-    ['rest', { rest: rest() }, 'text/event-stream'],
-    ['sse', { sse: sse() }, 'application/json'],
-  ])('is 406 in a form that no channel gives: only %s is configured', async (_, channels, accept) => {
+    ['rest', { rest: rest() }, { accept: 'text/event-stream' }, /application\/json alone\. .* add `sse\(\)`/],
+    ['sse', { sse: sse() }, { accept: 'application/json' }, /text\/event-stream alone\. .* add `rest\(\)`/],
+    [
+      'sse',
+      { sse: sse() },
+      { accept: 'text/event-stream', prefer: 'respond-async' },
+      /without `Prefer: respond-async`/,
+    ],
+  ])('is 406 in a form that no channel gives, and told which one does: only %s is configured', async (...row) => {
+    const [, channels, headers, message] = row
     await using hub = await startHub({ bots: { echo: echo() }, channels })
-    expect(await codeOf(await hub.api('/bots/echo/messages', { text: 'x' }, { accept }))).toEqual([
+    const answer = await hub.api('/bots/echo/messages', { text: 'x' }, headers)
+    expect([answer.status, await answer.json()]).toEqual([
       406,
-      'not_acceptable',
+      { error: { code: 'not_acceptable', message: expect.stringMatching(message), retryable: false } },
     ])
   })
 

@@ -122,7 +122,7 @@ export interface Program extends Run, AsyncDisposable {
 /** Starts the hub of a deployment on a free port, and resolves when it says where it listens. */
 export async function startProgram({ config }: Deployment, options: RunOptions = {}): Promise<Program> {
   const running = run(['start', '--port', '0', '--config', config], options)
-  const [, url] = await running.printed(/listens on (http:\S+)[^]*\nTry it:\n.*\n/)
+  const [, url] = await running.printed(/listens on (http:\S+)[^]*?\n\n/)
   return {
     ...running,
     url: url!,

@@ -112,7 +112,7 @@ async function playRound(round: number, count: number, tally: Tally): Promise<Fi
   }
   const last = startHub(port, env)
   load.stop()
-  await last.printed(/Try it:/)
+  await last.printed(/listens on/)
   await untilStill(load)
   await settle(place, load)
   over.abort()
@@ -146,7 +146,7 @@ async function playCycle(
   const lifeMs = point ? longestLifeMs : random.between(200, 1600)
   const hub = startHub(port, point ? { ...env, HUB_FAULT_POINT: `${point}:${passing}` } : env)
   const ended = hub.exited.then(() => {})
-  const listening = hub.printed(/Try it:/).then(
+  const listening = hub.printed(/listens on/).then(
     () => {},
     () => {},
   )
