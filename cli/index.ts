@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import { didYouMean } from '../core/config.ts'
+import { didYouMean, sentence } from '../core/config.ts'
 import { HubError } from '../core/errors.ts'
 import { backupCommand } from './backup.ts'
 import { chatCommand } from './chat.ts'
@@ -54,5 +54,5 @@ function refuseUnknown(program: Command, first: string | undefined): void {
   if (first === undefined || first.startsWith('-')) return
   const known = [...program.commands.map((command) => command.name()), 'help']
   if (known.includes(first)) return
-  throw new CommandFailed(`There is no command "${first}"${didYouMean(first, known)}.`)
+  throw new CommandFailed(sentence(`There is no command "${first}"${didYouMean(first, known)}`))
 }

@@ -190,8 +190,11 @@ export const gatekeeper =
       const caller = await authenticate(request)
       if (caller) return speakingFor(toPrincipal(caller), userOf(request))
     }
-    throw new HubError('unauthorized')
+    throw new HubError('unauthorized', hasCredential(request) ? { message: unknownCredential } : {})
   }
+
+const unknownCredential =
+  'This hub does not know the key or token that was sent. Check it: `Authorization: Bearer KEY` or `X-API-Key: KEY`.'
 
 /** The principal that somebody with an API key of that name would be. */
 export function principalOfKey(

@@ -438,6 +438,9 @@ export function didYouMean(name: string, known: readonly string[]): string {
   return near ? `; did you mean "${nearest}"?` : `; known: ${known.join(', ')}`
 }
 
+/** With a full stop, where it does not end as a question. */
+export const sentence = (words: string): string => (words.endsWith('?') ? words : `${words}.`)
+
 function invalid(problems: readonly Problem[]): HubError {
   const count = problems.length === 1 ? 'one problem' : `${problems.length} problems`
   return new HubError('config_invalid', {

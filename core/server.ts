@@ -74,7 +74,7 @@ export async function startServer(options: ServerOptions): Promise<HubServer> {
     (request, response) => void answer(request, response),
   )
   server.on('upgrade', (request, socket, head) => upgrade(options, request, socket, head))
-  await listen(server, options)
+  await listen(server, options, `choose a port: npx bothub start --port ${nextPort(options.port)}`)
   const metrics = await listenForMetrics(options)
   return {
     url: urlOf(server),
@@ -90,13 +90,17 @@ function urlOf(server: Server): string {
   return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }
 
-function listen(server: Server, { host, port }: { readonly host: string; readonly port: number }): Promise<void> {
+function listen(
+  server: Server,
+  { host, port }: { readonly host: string; readonly port: number },
+  remedy: string,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) =>
       reject(
         error.code === 'EADDRINUSE'
           ? new HubError('config_invalid', {
-              message: `Port ${port} on ${host} is taken. Stop the other program, or choose a port: npm start -- --port ${port + 1}`,
+              message: `Port ${port} on ${host} is taken. Stop the other program, or ${remedy}`,
               cause: error,
             })
           : error,
@@ -105,6 +109,8 @@ function listen(server: Server, { host, port }: { readonly host: string; readonl
     server.listen(port, host, resolve)
   })
 }
+
+const nextPort = (port: number): number => (port < 65_535 ? port + 1 : port - 1)
 
 async function closeServer(server: Server, graceMs: number): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
@@ -340,7 +346,7 @@ async function listenForMetrics(options: ServerOptions): Promise<HubServer | und
       },
     )
   })
-  await listen(server, metricsListener)
+  await listen(server, metricsListener, `give \`metrics\` another port, such as ${nextPort(metricsListener.port)}`)
   return { url: urlOf(server), close: (graceMs) => closeServer(server, graceMs) }
 }
 

@@ -59,16 +59,18 @@ const closed = () =>
 describe('who is let in', () => {
   it('refuses a request without a key, and one with a wrong one, which it writes down', async () => {
     await using hub = await closed()
-    for (const headers of [
-      {},
-      bearer('canary-wrong-key-x'),
-      { 'x-api-key': 'canary-wrong-key-x' },
-      { authorization: 'Basic eA==' },
-    ]) {
+    for (const [headers, message] of [
+      [{}, 'Send a key of this hub'],
+      [bearer('canary-wrong-key-x'), 'does not know the key or token that was sent'],
+      [{ 'x-api-key': 'canary-wrong-key-x' }, 'does not know the key or token that was sent'],
+      [{ authorization: 'Basic eA==' }, 'Send a key of this hub'],
+    ] as const) {
       const response = await hub.api('/bots', undefined, headers)
       expect(response.status).toBe(401)
       expect(response.headers.get('www-authenticate')).toBe('Bearer')
-      expect(await response.json()).toMatchObject({ error: { code: 'unauthorized' } })
+      expect(await response.json()).toMatchObject({
+        error: { code: 'unauthorized', message: expect.stringContaining(message) },
+      })
     }
     expect((await fetch(`${hub.url}/healthz`)).status).toBe(200)
     await hub.hub.stop(0)

@@ -153,6 +153,12 @@ describe.concurrent('a config with a problem ends the program with 78 and a sent
     other.close()
     expect(code, output).toBe(78)
     expect(output).toContain(`Port ${port} on 127.0.0.1 is taken.`)
+    expect(output).toMatch(/choose a port: npx bothub start --port \d+\n/)
+  })
+
+  it('a command that is none', async () => {
+    const { code, output } = await ended(run(['strat']))
+    expect([code, output]).toEqual([1, 'There is no command "strat"; did you mean "start"?\n'])
   })
 })
 
