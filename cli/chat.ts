@@ -2,10 +2,11 @@ import { createInterface } from 'node:readline'
 import { styleText } from 'node:util'
 import { Command } from 'commander'
 import type { Answer, ConsentDecision, HubClient, NumberedEvent, ToolOutput } from '../client/index.ts'
+import { didYouMean, sentence } from '../core/config.ts'
 import type { TurnObject } from '../core/wire.ts'
 import { CommandFailed } from './failure.ts'
 import type { HubFlags } from './hub-flags.ts'
-import { askHub, hubFlags, hubKey, hubUrl } from './hub-flags.ts'
+import { askHub, hubFlags, hubKey, HubRefused, hubUrl } from './hub-flags.ts'
 import { eventLine, plain } from './chat-words.ts'
 
 /** `bothub chat main`: a conversation in the terminal, with a hub that runs. */
@@ -41,7 +42,7 @@ async function chat(wanted: string | undefined, flags: ChatFlags): Promise<void>
   using hub = hubClient({ url: hubUrl(flags), ...(key ? { key } : {}) })
   const place = flags.resume === undefined ? undefined : placeOf(flags.resume)
   const turn = place && (await askHub<TurnObject>(flags, `/turns/${place.turn}`))
-  const bot = turn?.bot ?? wanted ?? (await firstBot(flags))
+  const bot = turn?.bot ?? (await botOf(flags, wanted))
   const conversation = turn?.conversation ?? flags.conversation ?? `chat-${crypto.randomUUID().slice(0, 8)}`
   using terminal = openTerminal()
   const user = flags.user === undefined ? {} : { user: flags.user }
@@ -56,7 +57,7 @@ async function chat(wanted: string | undefined, flags: ChatFlags): Promise<void>
     }
   } catch (error) {
     if (terminal.left.aborted) return
-    if (error instanceof HubClientError) throw new CommandFailed(`${error.message} (${error.code})`)
+    if (error instanceof HubClientError) throw new HubRefused(error)
     throw error
   }
 }
@@ -67,10 +68,25 @@ function placeOf(text: string): { readonly turn: string; readonly after: number 
   return { turn, after: Number(after ?? 0) }
 }
 
-async function firstBot(flags: ChatFlags): Promise<string> {
-  const { bots } = await askHub<{ readonly bots: readonly { readonly bot: string }[] }>(flags, '/bots')
-  if (!bots[0]) throw new CommandFailed('This key may use no bot.')
-  return bots[0].bot
+/** Asks before anybody types, so that an address, a key or a name that is wrong shows at once. */
+async function botOf(flags: HubFlags, wanted: string | undefined): Promise<string> {
+  const known = await botsOf(flags)
+  if (!known && wanted !== undefined) return wanted
+  if (!known) throw new CommandFailed('This hub does not list its bots: it has no `rest()`. Say which one you mean.')
+  if (known[0] === undefined) throw new CommandFailed('This key may use no bot.')
+  if (wanted === undefined || known.includes(wanted)) return wanted ?? known[0]
+  throw new CommandFailed(sentence(`There is no bot "${wanted}" for you here${didYouMean(wanted, known)}`))
+}
+
+/** Undefined where the hub has no `rest`, which lists them. */
+async function botsOf(flags: HubFlags): Promise<readonly string[] | undefined> {
+  try {
+    const { bots } = await askHub<{ readonly bots: readonly { readonly bot: string }[] }>(flags, '/bots')
+    return bots.map(({ bot }) => bot)
+  } catch (error) {
+    if (error instanceof HubRefused && error.code === 'not_found') return undefined
+    throw error
+  }
 }
 
 /** Shows an answer as it comes, and asks what it waits for. Says how to go on when it is left before its end. */
@@ -107,9 +123,11 @@ function write(terminal: Terminal, event: NumberedEvent, unsaid: Set<string>): v
   if (line !== undefined) terminal.note(line)
 }
 
-function sayHowToGoOn({ bot, conversation, terminal }: Talk, place: string): void {
-  terminal.note(`The answer is not over. Read on with: bothub chat ${bot} --resume ${place}`)
-  terminal.note(`Or say something else in this conversation with: bothub chat ${bot} --conversation ${conversation}`)
+function sayHowToGoOn({ flags, user: { user }, bot, conversation, terminal }: Talk, place: string): void {
+  const command = `npx bothub chat ${bot}${flags.url === undefined ? '' : ` --url ${flags.url}`}`
+  const forUser = user === undefined ? '' : ` --user ${user}`
+  terminal.note(`The answer is not over. Read on with: ${command} --resume ${place}`)
+  terminal.note(`Or say something else in this conversation with: ${command}${forUser} --conversation ${conversation}`)
 }
 
 /** Decides about each call that still waits, or gives its output, by what the person at the terminal says. */

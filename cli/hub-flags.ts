@@ -24,7 +24,7 @@ export const hubKey = (): string | undefined => process.env['HUB_KEY'] || undefi
 
 /**
  * Asks a running hub for JSON below `/api/v1`; undefined where it answers none.
- * @throws CommandFailed with the hub's own sentence, or that there is none
+ * @throws HubRefused with the hub's reason; CommandFailed where there is none
  */
 export async function askHub<Answer>(flags: HubFlags, path: string, method = 'GET'): Promise<Answer> {
   const url = hubUrl(flags)
@@ -37,16 +37,29 @@ export async function askHub<Answer>(flags: HubFlags, path: string, method = 'GE
     })
   } catch (error) {
     throw new CommandFailed(
-      `No hub answers at ${url}. Start one with \`bothub start\`, or say where it is with --url.`,
-      {
-        cause: error,
-      },
+      `No hub answers at ${url}. Start one with \`npx bothub start\`, or say where it is with --url.`,
+      { cause: error },
     )
   }
   const body: unknown = await response.json().catch(() => undefined)
   if (response.ok) return body as Answer
   const { error } = (body ?? {}) as { readonly error?: PublicError }
-  throw new CommandFailed(
-    error ? `${error.message} (${error.code})` : `${url} answers ${response.status}: is it a hub?`,
-  )
+  if (!error) throw new CommandFailed(`${url} answers ${response.status}: is it a hub?`)
+  throw new HubRefused(error)
 }
+
+/** What a hub would not do: its own sentence, but for a key, which this program has from its environment. */
+export class HubRefused extends CommandFailed {
+  /** The hub's code. */
+  readonly code: string
+
+  constructor({ code, message }: Pick<PublicError, 'code' | 'message'>) {
+    super(`${code === 'unauthorized' ? wrongKey() : message} (${code})`)
+    this.code = code
+  }
+}
+
+const wrongKey = () =>
+  hubKey() === undefined
+    ? 'This hub wants a key: put one of its keys into HUB_KEY.'
+    : 'This hub does not know the key in HUB_KEY: put one of its keys there.'

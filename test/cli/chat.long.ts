@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { consent, demoBot, local } from '../../index.ts'
+import { apiKey, consent, demoBot, local } from '../../index.ts'
 import { gatedBot } from '../fakes/gated-bot.ts'
 import type { TestHub } from '../support/hub.ts'
 import { startHub } from '../support/hub.ts'
@@ -10,6 +10,7 @@ vi.setConfig({ testTimeout: 60_000 })
 
 const gated = gatedBot()
 let hub: TestHub
+let locked: TestHub
 beforeAll(async () => {
   hub = await startHub({
     bots: {
@@ -17,8 +18,9 @@ beforeAll(async () => {
       gated: { provider: gated.provider, onAbandon: 'continue' },
     },
   })
+  locked = await startHub({ auth: [apiKey({ name: 'crm', key: 'a-key-of-the-crm' })], bots: { main: local(demoBot) } })
 })
-afterAll(() => hub[Symbol.asyncDispose]())
+afterAll(() => Promise.all([hub[Symbol.asyncDispose](), locked[Symbol.asyncDispose]()]))
 
 describe.concurrent('bothub chat', () => {
   it('holds a conversation with the first bot, and asks before a tool runs', async () => {
@@ -41,7 +43,7 @@ describe.concurrent('bothub chat', () => {
     await first.printed(/gated> So: /)
     first.signal('SIGINT')
     expect(await first.exited, first.output()).toBe(0)
-    const [, place] = /bothub chat gated --resume (\S+)/.exec(first.output()) ?? []
+    const [, place] = /npx bothub chat gated --url http:\S+ --resume (\S+)/.exec(first.output()) ?? []
     gated.finish('a story')
     const second = run(['chat', '--url', hub.url, '--resume', place!])
     second.type()
@@ -50,9 +52,15 @@ describe.concurrent('bothub chat', () => {
     expect(second.output()).not.toContain('So: ')
   })
 
-  it('says what to do where no hub is', async () => {
-    const chat = run(['chat', '--url', 'http://127.0.0.1:1'])
+  it.each([
+    ['no hub is', 'main', () => 'http://127.0.0.1:1', '', 'No hub answers at http://127.0.0.1:1. Start one'],
+    ['a bot is misspelt', 'gatde', () => hub.url, '', 'There is no bot "gatde" for you here; did you mean "gated"?\n'],
+    ['a key is wanted', 'main', () => locked.url, '', 'This hub wants a key: put one of its keys into HUB_KEY.'],
+    ['a key is wrong', 'main', () => locked.url, 'wrong', 'This hub does not know the key in HUB_KEY'],
+  ])('says before anybody types what to do where %s', async (_, bot, url, key, said) => {
+    const chat = run(['chat', bot, '--url', url()], { env: { HUB_KEY: key } })
     expect(await chat.exited).toBe(1)
-    expect(chat.output()).toContain('No hub answers at http://127.0.0.1:1. Start one')
+    expect(chat.output()).toContain(said)
+    expect(chat.output()).not.toContain('conversation')
   })
 })
