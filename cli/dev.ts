@@ -57,10 +57,26 @@ async function dev(options: DevOptions): Promise<void> {
   }
   process.on('SIGINT', stop)
   process.on('SIGTERM', stop)
+  whenNpmIsGone(stop)
   // Whatever is saved from the first start on is seen.
   await once(watcher, 'ready')
   process.exitCode = await hub.run()
   stop()
+}
+
+/** How soon it shows that npm is gone. */
+const parentMs = 500
+
+/** npm puts a shell before its program, and a signal to npm ends the shell alone. */
+function whenNpmIsGone(stop: () => void): void {
+  if (process.env['npm_command'] === undefined) return
+  const parent = process.ppid
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return
+    clearInterval(timer)
+    stop()
+  }, parentMs)
+  timer.unref()
 }
 
 const isIgnored = (path: string): boolean =>

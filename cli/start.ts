@@ -39,8 +39,11 @@ async function start(options: ListenFlags & { readonly config: string }): Promis
 /** What `bothub dev` tells a hub that is to be replaced. */
 export const stopWhenIdle = 'stop when idle'
 
-/** Tells `bothub dev` where the hub listens, and makes room for the next one when it says so. */
+/** Tells `bothub dev` where the hub listens, makes room for the next one when it says so, and ends when it is gone. */
 function obey(hub: Hub): void {
+  const end = () => void process.kill(process.pid, 'SIGTERM')
+  if (!process.connected) return end()
+  process.once('disconnect', end)
   process.send!({ port: Number(new URL(hub.url).port) })
   process.on('message', (message) => {
     if (message !== stopWhenIdle) return

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import type { TurnObject } from '../../index.ts'
-import { deploy, run } from '../support/program.ts'
+import { deploy, launch, root, run } from '../support/program.ts'
 
 // Programs are started here, several one after the other, on a machine that may be busy.
 vi.setConfig({ testTimeout: 120_000 })
@@ -74,6 +74,27 @@ describe('bothub dev', () => {
     expect(await ask('hello')).toBe('two ')
     dev.signal('SIGINT')
     expect(await dev.exited).toBe(0)
+  })
+
+  it.each([
+    ['it is killed', (args: readonly string[]) => run(args)],
+    [
+      'the shell that npm has put before it is killed',
+      (args: readonly string[]) =>
+        launch('sh', ['-c', '"$0" "$@"; exit', process.execPath, join(root, 'bin/bothub.mjs'), ...args], {
+          PATH: process.env['PATH'] ?? '',
+          npm_command: 'exec',
+        }),
+    ],
+  ])('leaves no hub behind when %s', async (_, start) => {
+    using deployment = deploy(config)
+    writeFileSync(join(deployment.folder, 'bot.ts'), botCalled('one'))
+    const dev = start(['dev', '--port', '0', '--config', deployment.config])
+    await dev.printed(/listens on/)
+    dev.signal('SIGKILL')
+    // The hub has the same output, which is closed when the last of them has ended.
+    expect(await dev.exited).toBeNull()
+    expect(dev.output()).toContain('Stopping: ')
   })
 
   it('waits for the next save when the hub cannot start', async () => {
