@@ -1,4 +1,5 @@
-import { existsSync, mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { hostname } from 'node:os'
 import { dirname, isAbsolute, join } from 'node:path'
 import type Database from 'better-sqlite3'
 import { z } from 'zod'
@@ -6,6 +7,7 @@ import { HubError } from '../../core/errors.ts'
 import { faultPoint } from '../../core/fault-points.ts'
 import { defineStore } from '../../core/plugin.ts'
 import { migrations } from './schema.ts'
+import type { Lock } from './store.ts'
 import { SqliteStore } from './store.ts'
 
 /**
@@ -88,22 +90,48 @@ async function acquire(
   path: string,
   timeoutMs: number,
   clock: { now(): number; sleep(ms: number): Promise<void> },
-): Promise<Database.Database> {
+): Promise<Lock> {
   const deadline = clock.now() + timeoutMs
   for (;;) {
     try {
       lock.exec('BEGIN EXCLUSIVE')
-      return lock
+      return signed(lock, path)
     } catch (error) {
       if (!isBusy(error) || clock.now() >= deadline) {
         lock.close()
         throw new HubError('store_unavailable', {
-          message: `Another hub has ${path} open. Stop it, or give this one a store of its own.`,
+          message: `Another hub has ${path} open. Stop it${holderOf(path)}, or give this one a store of its own.`,
           cause: error,
         })
       }
     }
     await clock.sleep(100)
+  }
+}
+
+/** Says beside the database who has it, which a locked file cannot; without that the lock is as good. */
+function signed(lock: Database.Database, path: string): Lock {
+  const note = `${path}.pid`
+  unlessRefused(() => writeFileSync(note, `process ${process.pid} on ${hostname()}`))
+  return {
+    close() {
+      unlessRefused(() => rmSync(note, { force: true }))
+      lock.close()
+    },
+  }
+}
+
+/** ` (process 4711 on web-1)`, where its holder could say so. */
+function holderOf(path: string): string {
+  const said = unlessRefused(() => readFileSync(`${path}.pid`, 'utf8')) ?? ''
+  return /^process \d+ on [\w.-]+$/.test(said) ? ` (${said})` : ''
+}
+
+function unlessRefused<Result>(work: () => Result): Result | undefined {
+  try {
+    return work()
+  } catch {
+    return undefined
   }
 }
 

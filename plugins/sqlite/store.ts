@@ -57,10 +57,15 @@ import { RecordTable } from './records.ts'
 import { searchWindow, Sql, toSearchPage } from './sql.ts'
 import { TurnTable } from './turns.ts'
 
+/** The right to be the one hub of a file; closing it gives it up. */
+export interface Lock {
+  close(): void
+}
+
 /** The store on an open database. Every method is one commit; better-sqlite3 is synchronous inside it. */
 export class SqliteStore implements Store {
   readonly #sql: Sql
-  readonly #lock: Database.Database | undefined
+  readonly #lock: Lock | undefined
   readonly #conversations: ConversationTable
   readonly #records: RecordTable
   readonly #botRecords: BotRecordTable
@@ -68,7 +73,7 @@ export class SqliteStore implements Store {
   readonly #feedback: FeedbackTable
   readonly #turns: TurnTable
 
-  constructor(database: Database.Database, lock?: Database.Database) {
+  constructor(database: Database.Database, lock?: Lock) {
     const sql = new Sql(database)
     this.#sql = sql
     this.#lock = lock

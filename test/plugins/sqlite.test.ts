@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
@@ -28,11 +28,12 @@ describe('the file', () => {
     const store = await openSqlite(folder)
     await expect(openSqlite(folder, { lockTimeoutMs: 0 })).rejects.toMatchObject({
       code: 'store_unavailable',
-      message: expect.stringContaining('Another hub has'),
+      message: expect.stringMatching(/^Another hub has .*hub\.db open\. Stop it \(process \d+ on \S+\), or /),
     })
     const waiting = openSqlite(folder, { lockTimeoutMs: 5000 })
     await store.close()
     await (await waiting).close()
+    expect(readdirSync(folder).filter((name) => name.endsWith('.pid'))).toEqual([])
   })
 
   it('of a hub that knew no ids of records gets them', async () => {
