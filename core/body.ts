@@ -1,6 +1,7 @@
 import { getRawBody } from 'raw-body'
 import type { z } from 'zod'
 import { HubError } from './errors.ts'
+import { issueWords } from './issue-words.ts'
 import type { RequestContext } from './channel.ts'
 
 const maxBodyBytes = 1_048_576
@@ -53,11 +54,12 @@ export function parseJson(bytes: Uint8Array): unknown {
 
 /** @throws HubError `invalid_request`, naming every field that is missing or wrong */
 export function check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
-  const result = schema.safeParse(value)
+  const result = schema.safeParse(value, { error: issueWords })
   if (result.success) return result.data
-  const problems = result.error.issues.map((issue) =>
-    issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message,
-  )
+  const problems = result.error.issues.map(({ path, code, message }) => {
+    if (path.length > 0) return `${path.join('.')}: ${message}`
+    return code === 'invalid_type' ? `The body ${message}` : message
+  })
   throw new HubError('invalid_request', { message: `${problems.join('; ')}.`, cause: result.error })
 }
 

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import type { Authenticate, AuthSpec } from './auth.ts'
 import type { Profile } from './bot.ts'
 import { HubError } from './errors.ts'
+import { issueWords } from './issue-words.ts'
 import type { MiddlewareSpec, ProviderSpec, StoreSpec } from './plugin.ts'
 import type { PluginSpec } from './plugin-spec.ts'
 import type { ChannelSpec } from './channel.ts'
@@ -382,7 +383,7 @@ function parse<Schema extends z.ZodType>(
   place: string,
   problems: Problem[],
 ): z.output<Schema> | undefined {
-  const result = schema.safeParse(value)
+  const result = schema.safeParse(value, { error: issueWords })
   if (result.success) return result.data
   for (const issue of result.error.issues) problems.push(...describe(issue, schema, place))
   return undefined

@@ -211,9 +211,11 @@ describe('a turn that waits', () => {
 
 describe('a refusal', () => {
   it.each([
-    ['bad JSON', '{', 400, 'bad_json'],
-    ['a missing field', '{}', 422, 'invalid_request'],
-  ])('before there is a stream is a status and JSON: %s', async (_, body, status, code) => {
+    ['bad JSON', '{', 400, 'bad_json', 'not valid JSON'],
+    ['a missing field', '{"txt":"x"}', 422, 'invalid_request', 'text: is missing.'],
+    ['a wrong type', '{"text":7}', 422, 'invalid_request', 'text: must be a string.'],
+    ['no object', '["x"]', 422, 'invalid_request', 'The body must be an object.'],
+  ])('before there is a stream is a status and JSON: %s', async (_, body, status, code, message) => {
     await using hub = await startHub({ bots: { echo: echo() } })
     const answer = await fetch(`${hub.url}/api/v1/bots/echo/messages`, {
       method: 'POST',
@@ -222,7 +224,9 @@ describe('a refusal', () => {
     })
     expect(answer.status).toBe(status)
     expect(answer.headers.get('content-type')).toContain('application/json')
-    expect(await answer.json()).toMatchObject({ error: { code, retryable: false } })
+    expect(await answer.json()).toMatchObject({
+      error: { code, message: expect.stringContaining(message), retryable: false },
+    })
   })
 
   it.each(['x', '-1', 'turn_other/1', '1.5'])('is what the cursor %j gets', async (cursor) => {

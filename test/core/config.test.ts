@@ -131,7 +131,7 @@ describe('a config with problems', () => {
       'bots.support: vendor(): apiKey: the environment variable NOT_SET is not set. Set it and start the hub again.',
       'bots.support: vendor(): unknown option "retires"; did you mean "retries"?',
       'bots.sales: unknown option "prifile"; did you mean "profile"?',
-      'bots.deep.provider: vendor(): deep.colour: Invalid input: expected string, received undefined',
+      'bots.deep.provider: vendor(): deep.colour: is missing',
       'bots.deep.provider: vendor(): deep: unknown option "color"; did you mean "colour"?',
       expect.stringContaining("bots.bad name: a bot's name has letters"),
       'channels.rest: there is no bot called "suport"; did you mean "support"?',
