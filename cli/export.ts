@@ -11,7 +11,10 @@ export const exportCommand = (): Command =>
 
 const exportUser = (flags: UserFlags): Promise<void> =>
   withUsers(flags, async (reach) => {
+    let isEmpty = true
     for await (const text of reach.export(flags)) {
+      isEmpty = false
       if (!process.stdout.write(text)) await once(process.stdout, 'drain')
     }
+    if (isEmpty) process.stderr.write(`Nothing is kept of a user "${flags.user}".\n`)
   })

@@ -37,6 +37,7 @@ const list = (flags: Flags): Promise<void> =>
       before = page.before
     } while (before !== undefined)
     process.stdout.write(lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
+    if (lines.length === 0) process.stderr.write('Nothing waits to be delivered.\n')
   })
 
 const retry = (ids: readonly string[], { lane, ...flags }: Flags & { readonly lane?: string }): Promise<void> =>

@@ -26,6 +26,8 @@ async function command(deployment: Deployment, ...args: readonly string[]): Prom
   return [code, running.output()]
 }
 
+const nothing = (user: string) => `Nothing is kept of a user "${user}".\n`
+
 /** What was said, out of an export. */
 const words = (output: string): readonly string[] =>
   output
@@ -48,7 +50,7 @@ describe.concurrent('bothub export and bothub erase', () => {
       expect([code, words(output)]).toEqual([0, ['of ada']])
       const erased = await command(deployment, 'erase', '--user', 'ada', '--yes', '--port', port)
       expect(erased).toEqual([0, '1 conversation deleted\n'])
-      expect(await command(deployment, 'export', '--user', 'ada', '--port', port)).toEqual([0, ''])
+      expect(await command(deployment, 'export', '--user', 'ada', '--port', port)).toEqual([0, nothing('ada')])
       // Where the hub is not found, its store is held by it, and nothing is done.
       const [refused, why] = await command(deployment, 'erase', '--user', 'bob', '--yes', '--port', '1')
       expect([refused, why]).toEqual([1, expect.stringContaining('Another hub has')])
@@ -57,7 +59,7 @@ describe.concurrent('bothub export and bothub erase', () => {
     const [code, output] = await command(deployment, 'export', '--user', 'bob')
     expect([code, words(output)]).toEqual([0, ['of bob']])
     expect(await command(deployment, 'erase', '--user', 'bob', '--yes')).toEqual([0, '1 conversation deleted\n'])
-    expect(await command(deployment, 'export', '--user', 'bob')).toEqual([0, ''])
+    expect(await command(deployment, 'export', '--user', 'bob')).toEqual([0, nothing('bob')])
     expect(words((await command(deployment, 'export', '--user', 'cleo'))[1])).toEqual(['of cleo'])
     // Nothing is left of it in the file either, where SQLite leaves what it has only marked as free.
     const file = readFileSync(join(deployment.folder, 'data/hub.db'))
@@ -86,7 +88,7 @@ describe.concurrent('bothub export and bothub erase', () => {
       await program.exited
     }
     expect(await command(deployment, 'erase', '--user', 'ada', '--yes')).toEqual([0, '2 conversations deleted\n'])
-    expect(await command(deployment, 'export', '--user', 'ada')).toEqual([0, ''])
+    expect(await command(deployment, 'export', '--user', 'ada')).toEqual([0, nothing('ada')])
     await using again = await startProgram(deployment)
     const live = await again.api('/admin/turns', undefined, key)
     expect(await live.json()).toEqual({ items: [] })

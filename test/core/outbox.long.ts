@@ -96,7 +96,7 @@ export default defineConfig({ listen: { port: 1 }, bots: { bot: echo() }, channe
 `)
     const { config: file } = deployment
     const list = run(['outbox', 'list', '--config', file])
-    expect([await list.exited, list.output()]).toEqual([0, ''])
+    expect([await list.exited, list.output()]).toEqual([0, 'Nothing waits to be delivered.\n'])
     const retry = run(['outbox', 'retry', '--config', file, '--lane', 'channel:crm'])
     expect([await retry.exited, retry.output()]).toEqual([0, '0 to be tried again\n'])
   })
