@@ -137,7 +137,7 @@ async function startHub(config: string, env: Record<string, string>): Promise<Ru
   const listens = new Promise<string>((resolve, reject) => {
     hub.stdout.on('data', (chunk: Buffer) => {
       said += chunk.toString()
-      const host = /Try it.*:\n {2}curl.* http:\/\/([\d.:]+)\/.*\n/.exec(said)?.[1]
+      const host = /listens on http:\/\/([\d.:]+) /.exec(said)?.[1]
       if (host) resolve(host)
     })
     exited.then(([code]) => reject(new Error(`the hub of ${config} ended with ${code}: ${said}`)), reject)
