@@ -53,7 +53,7 @@ const unneeded =
   /\/node_modules\/(@[\w-]+\/)?[\w-]+\/(test|specs|examples|benchmarks|dist|docs|docsify|man|build\/(esm|esnext))$|(\.map|\.min\.js)$/
 
 /** For those who write plugins and test them; who only runs a hub needs none of it. */
-const forPlugins = ['@types/koa', 'fast-check', 'vitest']
+const forPlugins = ['fast-check', 'vitest']
 
 const placed = (path: string): string => path.replace(/^(\.\/)?test\//, '$1testing/')
 

@@ -75,3 +75,22 @@ export const firstBot = lines(
   '  yield `You said: ${message.text}`',
   '}',
 )
+
+/** The text of a `tsconfig.json`, with which `npx tsc` checks what Node runs as it is. */
+export const firstTypeScriptConfig = `${JSON.stringify(
+  {
+    compilerOptions: {
+      target: 'esnext',
+      lib: ['esnext'],
+      module: 'nodenext',
+      types: ['node'],
+      strict: true,
+      erasableSyntaxOnly: true,
+      verbatimModuleSyntax: true,
+      allowImportingTsExtensions: true,
+      noEmit: true,
+    },
+  },
+  null,
+  2,
+)}\n`

@@ -4,7 +4,7 @@ import { join, relative, resolve } from 'node:path'
 import { Command } from 'commander'
 import { CommandFailed } from './failure.ts'
 import type { Choices } from './first-config.ts'
-import { botKinds, channelKinds, firstBot, firstConfig } from './first-config.ts'
+import { botKinds, channelKinds, firstBot, firstConfig, firstTypeScriptConfig } from './first-config.ts'
 
 /** `bothub init`: writes a config that starts. */
 export const initCommand = (): Command =>
@@ -26,6 +26,7 @@ async function init(folder: string, { yes, demo }: { readonly yes?: boolean; rea
     ...files,
     // Where `bothub` is found already, another package would hide it.
     ...(isInstalled ? {} : { 'package.json': `${JSON.stringify({ private: true, type: 'module' }, null, 2)}\n` }),
+    'tsconfig.json': firstTypeScriptConfig,
     '.gitignore': 'node_modules/\ndata/\n',
   })
   process.stdout.write(`Written: ${written.join(', ')}\n\n${nextSteps(at, isInstalled, isModule)}`)
@@ -97,7 +98,8 @@ function nextSteps(folder: string, isInstalled: boolean, isModule: boolean): str
     'npx bothub start',
     'npx bothub chat',
   ]
-  return `Next:\n${steps.map((step) => `  ${step}\n`).join('')}`
+  const compiler = 'npm install --save-dev typescript @types/node && npx tsc'
+  return `Next:\n${steps.map((step) => `  ${step}\n`).join('')}\nTo have names and options checked by the compiler:\n  ${compiler}\n`
 }
 
 /** Whether a config there finds `bothub`. */

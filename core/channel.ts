@@ -1,6 +1,6 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
+import type { ParsedUrlQuery } from 'node:querystring'
 import type { Duplex } from 'node:stream'
-import type { ParameterizedContext } from 'koa'
 import { z } from 'zod'
 import type { Audit } from './audit.ts'
 import type { Principal } from './auth.ts'
@@ -14,10 +14,44 @@ import type { Definition, PluginSpec } from './plugin-spec.ts'
 import { toSpec } from './plugin-spec.ts'
 import type { TurnDelivery } from './store.ts'
 
-/** One request to a route, with who asks and the parameters of its path. */
-export interface RequestContext extends ParameterizedContext {
+/**
+ * One request to a route, with who asks and the parameters of its path. The rest is what Koa's context has under the
+ * same names, spelled out so that plugins are checked without Koa's types.
+ */
+export interface RequestContext {
   readonly principal: Principal
   readonly params: Readonly<Record<string, string>>
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  readonly method: string
+  readonly path: string
+  readonly host: string
+  readonly headers: IncomingHttpHeaders
+  readonly query: ParsedUrlQuery
+  readonly querystring: string
+  /** A header of the request, empty where it has none. */
+  get(header: string): string
+  /** Which of these media types the request's body has: `false` for none of them, `null` without a body. */
+  is(...types: string[]): string | false | null
+  /** Which of these the client would rather have. */
+  accepts(...types: string[]): string | false
+  /** Of the answer: 404 until something is set. */
+  status: number
+  /** The media type of the answer; `json` and the like will do. */
+  type: string
+  /** Text, bytes, a stream, or what becomes JSON. */
+  body: unknown
+  /** Sets a header of the answer. */
+  set(header: string, value: string | string[]): void
+  set(headers: Readonly<Record<string, string | string[]>>): void
+  /** Says by which header of the request the answer was chosen. */
+  vary(header: string): void
+  /** Whether the answer's head is on its way. */
+  readonly headerSent: boolean
+  /** Whether the answer can still be written to. */
+  readonly writable: boolean
+  /** `false` leaves the answer to what writes to `res`. */
+  respond?: boolean
 }
 
 /**

@@ -19,9 +19,9 @@ describe.concurrent('bothub init', () => {
     using empty = emptyFolder()
     const init = run(['init', empty.folder, '--yes'])
     expect(await init.exited, init.output()).toBe(0)
-    expect(readdirSync(empty.folder).toSorted()).toEqual(['.gitignore', 'hub.config.ts', 'my-bot.ts'])
+    expect(readdirSync(empty.folder).toSorted()).toEqual(['.gitignore', 'hub.config.ts', 'my-bot.ts', 'tsconfig.json'])
     expect(init.output()).toContain('npx bothub start')
-    expect(init.output()).not.toContain('npm install')
+    expect(init.output()).not.toContain('npm install bothub')
     const deployment = { folder: empty.folder, config: join(empty.folder, 'hub.config.ts'), [Symbol.dispose]() {} }
     await using program = await startProgram(deployment)
     const answer = await program.api('/bots/mine/messages', { text: 'hi' })

@@ -1,5 +1,5 @@
 import { execFile, spawnSync } from 'node:child_process'
-import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -56,7 +56,7 @@ beforeAll(async () => {
   const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
     readonly devDependencies: Readonly<Record<string, string>>
   }
-  const tools = ['vitest', '@types/node', '@types/koa'].map((name) => `${name}@${devDependencies[name]}`)
+  const tools = ['vitest', 'typescript', '@types/node'].map((name) => `${name}@${devDependencies[name]}`)
   await inProject('npm', 'install', '--prefer-offline', 'node@24', ...tools)
 }, 300_000)
 afterAll(() => rmSync(outside, { recursive: true, force: true }))
@@ -82,7 +82,6 @@ describe('the package', () => {
       join(project, 'every-export.ts'),
       `${imports.join('')}// @ts-expect-error it is not there\nimport { nothing } from 'bothub'\n`,
     )
-    symlinkSync(join(root, 'node_modules/typescript'), join(project, 'node_modules/typescript'))
     const tsc = [
       '--strict',
       '--noEmit',
@@ -159,6 +158,20 @@ export default defineConfig({
 })
 
 describe('an empty folder', () => {
+  it.each(['--yes', '--demo'])('is checked by the compiler with what `init %s` writes', async (flag) => {
+    const folder = join(project, `typed${flag}`)
+    mkdirSync(folder)
+    writeFileSync(join(folder, 'package.json'), '{ "name": "fresh", "type": "commonjs" }')
+    const begun = launch('npx', ['bothub', 'init', flag, folder], environment, project)
+    expect(await begun.exited, begun.output()).toBe(0)
+    const misspelt = "import { defineConfig, echo, rest } from 'bothub'\n// @ts-expect-error it is `channels`\n"
+    writeFileSync(
+      join(folder, 'misspelt.ts'),
+      `${misspelt}defineConfig({ bots: { one: echo() }, chanels: { rest: rest() } })\n`,
+    )
+    await inProject('npx', 'tsc', '-p', folder, '--skipLibCheck', 'false')
+  })
+
   it('becomes the hub of the README, and says of itself that it is a module', async () => {
     const folder = join(project, 'demo')
     mkdirSync(folder)
