@@ -32,6 +32,10 @@ async function init(folder: string, { yes, demo }: { readonly yes?: boolean; rea
   process.stdout.write(`Written: ${written.join(', ')}\n\n${nextSteps(at, isInstalled, isModule)}`)
 }
 
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  readonly version: string
+}
+
 /** What `npm start` runs in the repository. */
 const demoConfig = new URL('../hub.config.ts', import.meta.url)
 
@@ -93,7 +97,8 @@ function nextSteps(folder: string, isInstalled: boolean, isModule: boolean): str
   const steps = [
     ...(folder === resolve('.') ? [] : [`cd ${relative('.', folder)}`]),
     ...(isModule ? [] : ['npm pkg set type=module']),
-    ...(isInstalled ? [] : ['npm install bothub']),
+    // It is not on npm yet; the README says how the file is made.
+    ...(isInstalled ? [] : [`npm install /path/to/bothub-${version}.tgz node@24`]),
     'npx bothub check',
     'npx bothub start',
     'npx bothub chat',

@@ -112,7 +112,7 @@ function refuse(root: string, name: string, copies: readonly Copy[]): void {
   }
   if (indexOfClone(root) === undefined && !isFound('bothub', root)) {
     throw new CommandFailed(
-      `There is no bothub in ${root}. Go to a project that has it (npm install bothub) or to a clone of its repository, or name one: --in FOLDER`,
+      `There is no bothub in ${root}. Go to a project that has it, or to a clone of its repository, or name one: --in FOLDER`,
     )
   }
   const taken = copies.find(({ to }) => existsSync(join(root, to)))

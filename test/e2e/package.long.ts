@@ -43,14 +43,16 @@ const bytesIn = (pattern: string): number =>
 /** Packages beside the hub that it would not be without: its store, which brings a database for every platform. */
 const besides = ['better-sqlite3', 'node-addon-api']
 let installedBytes = 0
+/** What the package is called as a file. */
+let packedAs = ''
 
 beforeAll(async () => {
   mkdirSync(project)
   const built = spawnSync(process.execPath, [join(root, 'build/run.ts')], { encoding: 'utf8' })
   expect(built.status, built.stdout + built.stderr).toBe(0)
   const packed = await inProject('npm', 'pack', '--json', '--pack-destination', outside, dist)
-  const [{ filename }] = JSON.parse(packed.stdout) as [{ readonly filename: string }]
-  await inProject('npm', 'install', '--prefer-offline', join(outside, filename))
+  packedAs = (JSON.parse(packed.stdout) as [{ readonly filename: string }])[0].filename
+  await inProject('npm', 'install', '--prefer-offline', join(outside, packedAs))
   installedBytes =
     bytesIn('node_modules/**') - besides.reduce((sum, name) => sum + bytesIn(`node_modules/${name}/**`), 0)
   const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
@@ -65,6 +67,10 @@ describe('the package', () => {
   it('is clean to publint', async () => {
     const { messages } = await publint({ pkgDir: dist, strict: true })
     expect(messages).toEqual([])
+  })
+
+  it.each(['README.md', 'README.zh-Hant.md', 'README.zh-Hans.md'])('is the file that %s installs', (page) => {
+    expect(readFileSync(join(root, page), 'utf8')).toContain(`npm install /path/to/${packedAs} node@24 && `)
   })
 
   it('takes no more than 15 MB, installed, beside better-sqlite3', () => {
