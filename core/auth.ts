@@ -59,7 +59,9 @@ const apiKeyOptions = z.strictObject({
     .regex(/^[\w.-]{1,64}$/, 'a key\'s name has letters, digits, ".", "_" and "-", at most 64')
     .refine((name) => name !== 'local', '"local" is the key of a hub without auth; choose another name')
     .describe('Owns what is made with the key, so keep it when the key itself changes.'),
-  key: secret().describe('`env(…)` or `secretFile(…)`; make one with `openssl rand -base64 24`.'),
+  key: secret().describe(
+    '`env(…)` or `secretFile(…)`; make one with `openssl rand -base64 24`. Under 16 characters the start says so.',
+  ),
   ...rights,
   admin: z
     .boolean()
@@ -207,6 +209,20 @@ export function principalOfKey(
   const { key: _, name: key, ...granted } = spec
   return toPrincipal({ key, ...granted })
 }
+
+/** A sentence for each API key that is short enough to be guessed. */
+export const shortKeyNotices = (
+  auth: readonly ({ readonly name: string; readonly options: unknown } | Authenticate)[],
+) =>
+  auth.flatMap((each) => {
+    if (typeof each === 'function' || each.name !== 'apiKey') return []
+    const { name, key } = each.options as z.output<typeof apiKeyOptions>
+    if (key.reveal().length >= shortestSafeKey) return []
+    return `auth: the key of "${name}" has fewer than ${shortestSafeKey} characters and could be guessed. Make one with: openssl rand -base64 24`
+  })
+
+/** In characters: what `openssl rand -base64 12` prints. */
+const shortestSafeKey = 16
 
 /** Tells who sends a request, or throws: `unauthorized` when nobody of `auth` knows the caller. */
 export type Gatekeeper = ReturnType<typeof gatekeeper>

@@ -1,7 +1,7 @@
 import { adminRoutes } from './admin-routes.ts'
 import { Audit } from './audit.ts'
 import type { Authenticate, AuthSpec } from './auth.ts'
-import { gatekeeper, principalOfKey } from './auth.ts'
+import { gatekeeper, principalOfKey, shortKeyNotices } from './auth.ts'
 import type { Bot } from './bot.ts'
 import type { Channel, ChannelContext } from './channel.ts'
 import type { Clock } from './clock.ts'
@@ -56,7 +56,7 @@ export interface Hub extends AsyncDisposable {
   readonly audit: Audit
   /** Name and door of each channel, for the lines at the start. */
   readonly doors: readonly { readonly channel: string; readonly door: string }[]
-  /** What channels have to say to a person, such as a secret that is shown once. */
+  /** What a person should read, such as a secret that is shown once. */
   readonly notices: readonly string[]
   /** Takes away now what is no longer kept; else it happens every ten minutes. */
   sweep(): Promise<void>
@@ -248,7 +248,7 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     dispatcher,
     audit,
     doors: mounted.map(({ name, channel }) => ({ channel: name, door: channel.door })),
-    notices: mounted.flatMap(({ channel }) => channel.notices ?? []),
+    notices: [...shortKeyNotices(config.auth ?? []), ...mounted.flatMap(({ channel }) => channel.notices ?? [])],
     sweep: () => retention.sweep(),
     idle: () => dispatcher.idle(),
     stop,

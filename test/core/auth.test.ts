@@ -56,6 +56,19 @@ const closed = () =>
     bots: { echo: echo(), asking, who, filing: filing(), hidden: echo() },
   })
 
+describe('a key that could be guessed', () => {
+  it('is named where people read it, and never shown', async () => {
+    const auth = [
+      apiKey({ name: 'narrow', key: 'fifteen-letters' }),
+      apiKey({ name: 'wide', key: 'sixteen-letters!' }),
+      jwt({ secret: 'short' }),
+    ]
+    await using hub = await startHub({ auth, bots: { echo: echo() } })
+    expect(hub.hub.notices).toEqual([expect.stringMatching(/"narrow" has fewer than 16 .* openssl rand/)])
+    expect(hub.hub.notices.join()).not.toContain('fifteen-letters')
+  })
+})
+
 describe('who is let in', () => {
   it('refuses a request without a key, and one with a wrong one, which it writes down', async () => {
     await using hub = await closed()
