@@ -15,7 +15,9 @@ const program = fileURLToPath(new URL('../bin/bothub.mjs', import.meta.url))
 /** How long a save is waited for that comes right behind another, as editors and formatters make them. */
 const settleMs = 100
 /** What a hub is made of; folders that programs write to are none of it. */
-const source = /\.(?:[cm]?[jt]s|json)$/
+const isSource = (path: string): boolean => /\.(?:[cm]?[jt]s|json)$/.test(path) || basename(path) === environment
+/** What `loadConfig` reads beside a config. */
+const environment = '.env'
 const ignored: ReadonlySet<string> = new Set(['node_modules', 'data', 'dist', 'coverage'])
 
 /** `bothub dev`: the hub of a config file, started again when a file beside the config is saved. */
@@ -38,7 +40,7 @@ async function dev(options: DevOptions): Promise<void> {
   const hub = new Supervised(config, options)
   const watcher = watch(folder, {
     ignoreInitial: true,
-    ignored: (path, stats) => isIgnored(relative(folder, path)) || (stats?.isFile() === true && !source.test(path)),
+    ignored: (path, stats) => isIgnored(relative(folder, path)) || (stats?.isFile() === true && !isSource(path)),
   })
   const saved = new Set<string>()
   let timer: NodeJS.Timeout | undefined
@@ -80,7 +82,7 @@ function whenNpmIsGone(stop: () => void): void {
 }
 
 const isIgnored = (path: string): boolean =>
-  path.split(sep).some((name) => ignored.has(name) || (name.startsWith('.') && name !== '.'))
+  path !== environment && path.split(sep).some((name) => ignored.has(name) || (name.startsWith('.') && name !== '.'))
 
 /** One hub after the other, each in a process of its own: the store and the port are one hub's at a time. */
 class Supervised {

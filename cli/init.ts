@@ -27,7 +27,7 @@ async function init(folder: string, { yes, demo }: { readonly yes?: boolean; rea
     // Where `bothub` is found already, another package would hide it.
     ...(isInstalled ? {} : { 'package.json': `${JSON.stringify({ private: true, type: 'module' }, null, 2)}\n` }),
     'tsconfig.json': firstTypeScriptConfig,
-    '.gitignore': 'node_modules/\ndata/\n',
+    '.gitignore': 'node_modules/\ndata/\n.env\n',
   })
   process.stdout.write(`Written: ${written.join(', ')}\n\n${nextSteps(at, isInstalled, isModule)}`)
 }

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { HubError } from '../core/errors.ts'
 
@@ -6,7 +7,8 @@ import { HubError } from '../core/errors.ts'
 export const defaultConfig = 'hub.config.ts'
 
 /**
- * The default export of a config file, unchecked.
+ * The default export of a config file, unchecked. A `.env` beside it is read into the environment first, where nothing
+ * is set already.
  * @throws HubError `config_invalid`
  */
 export async function loadConfig(path: string): Promise<unknown> {
@@ -15,6 +17,7 @@ export async function loadConfig(path: string): Promise<unknown> {
       message: `There is no config file at ${path}. Write one with \`bothub init\`, or name another: --config FILE`,
     })
   }
+  loadEnvironment(join(dirname(path), '.env'))
   let module: { readonly default?: unknown }
   try {
     module = (await import(pathToFileURL(path).href)) as typeof module
@@ -30,6 +33,18 @@ export async function loadConfig(path: string): Promise<unknown> {
     })
   }
   return module.default
+}
+
+function loadEnvironment(path: string): void {
+  if (!existsSync(path)) return
+  try {
+    process.loadEnvFile(path)
+  } catch (error) {
+    throw new HubError('config_invalid', {
+      message: `${path} cannot be read. Make it a file of lines such as NAME=value that this user may read.`,
+      cause: error,
+    })
+  }
 }
 
 /** Which file and line it came from, where that is known: the config, or something it imports. */

@@ -26,8 +26,8 @@ export interface ListenFlags {
 
 async function start(options: ListenFlags & { readonly config: string }): Promise<void> {
   const path = resolve(options.config)
-  const given = listenFlags(options)
   const loaded = await loadConfig(path)
+  const given = listenFlags(options)
   const [{ checkConfig }, { createHub }] = await Promise.all([import('../core/config.ts'), import('../core/hub.ts')])
   const config = checkConfig(loaded, given)
   const hub = await createHub(config, { folder: dirname(path) })

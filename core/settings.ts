@@ -75,7 +75,7 @@ function resolve(value: string | z.infer<typeof settingRef>, context: z.Refineme
     code: 'custom',
     message:
       value.from === 'env'
-        ? `the environment variable ${value.name} is not set. Set it and start the hub again.`
+        ? `the environment variable ${value.name} is not set. Set it, or write it into \`.env\` beside the config, and start the hub again.`
         : `the file ${value.name} cannot be read or is empty. Write the secret into it and start the hub again.`,
   })
   return z.NEVER

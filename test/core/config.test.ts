@@ -97,7 +97,7 @@ describe('a config with problems', () => {
     expect(problems).toEqual([
       'listen: unknown option "prot"; did you mean "port"?',
       'the config: unknown option "chanels"; did you mean "channels"?',
-      'bots.support: vendor(): apiKey: the environment variable NOT_SET is not set. Set it and start the hub again.',
+      'bots.support: vendor(): apiKey: the environment variable NOT_SET is not set. Set it, or write it into `.env` beside the config, and start the hub again.',
       'bots.support: vendor(): unknown option "retires"; did you mean "retries"?',
       'store: sqlite(): unknown option "fil"; did you mean "file"?',
     ])
@@ -128,7 +128,7 @@ describe('a config with problems', () => {
       channels: { rest: rest({ bots: ['suport'] as never }), ws: websocket({ bot: 'sale' as never }) },
     })
     expect(problems).toEqual([
-      'bots.support: vendor(): apiKey: the environment variable NOT_SET is not set. Set it and start the hub again.',
+      'bots.support: vendor(): apiKey: the environment variable NOT_SET is not set. Set it, or write it into `.env` beside the config, and start the hub again.',
       'bots.support: vendor(): unknown option "retires"; did you mean "retries"?',
       'bots.sales: unknown option "prifile"; did you mean "profile"?',
       'bots.deep.provider: vendor(): deep.colour: is missing',
