@@ -32,13 +32,16 @@ const tools = {
   }),
 }
 
+/** Words that `demoBot` shows a path for, as simulated platforms do. */
+const starters = ['hello', '/long', '/think', '/tools', '/consent', '/card', '/slow', '/fail']
+
 const { NAMESPACE, BOT_PROVIDER_NAME, BOT_PROVIDER_API_KEY, COZE_API_TOKEN, COZE_BOT_ID } = process.env
 
 export default defineConfig({
   bots: {
     main: {
       provider: local(demoBot),
-      profile: { name: 'Main', description: 'Runs inside the hub.' },
+      profile: { name: 'Main', description: 'Runs inside the hub.', starters },
       use: [consent({ allow: ['get_weather'] })],
     },
     'asgard-demo': {

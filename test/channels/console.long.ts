@@ -231,6 +231,21 @@ inChromium('the page', (browser) => {
     await page.getByRole('button', { name: '傳送', exact: true }).waitFor()
   })
 
+  it('offers the words of the demonstration on simulated platforms alone', async () => {
+    const begun = { provider: local(demoBot), profile: { starters: ['Who are you?'] } }
+    await using hub = await startConsole({ own: local(demoBot), begun, demo: asgard({ simulated: true }) })
+    await using open = await browser.visit(hub.url)
+    const { page } = open
+    const offered = () => page.locator('.greeting .choices button').allTextContents()
+    const bots = page.locator('.bar select').first()
+    await page.locator('.greeting').waitFor()
+    expect(await offered()).toEqual([])
+    await bots.selectOption('begun')
+    await expect.poll(offered).toEqual(['Who are you?'])
+    await bots.selectOption('demo')
+    await expect.poll(offered).toEqual(expect.arrayContaining(['/long', '/consent']))
+  })
+
   it('opens at an address that is nonsense', async () => {
     await using hub = await startConsole()
     await using open = await browser.visit(`${hub.url}/#/%E0%A4%A/%`)

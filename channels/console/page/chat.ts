@@ -200,14 +200,15 @@ export class Chat {
   }
 
   #greet(): void {
-    const { bot, name = bot, description, welcome, starters = demoWords } = this.#bot
+    const { bot, name = bot, description, welcome, simulated } = this.#bot
+    const { starters = simulated ? demoWords : [] } = this.#bot
     this.#log.append(
       h(
         'div',
         { class: 'greeting' },
         h('h3', {}, name),
         description && h('p', {}, description),
-        h('p', { class: 'hint' }, welcome ?? word('welcome')),
+        h('p', { class: 'hint' }, welcome ?? word(starters.length > 0 ? 'welcome' : 'saySomething')),
         h(
           'div',
           { class: 'choices' },
@@ -285,7 +286,7 @@ export class Chat {
 /** A browser opens six connections to a hub; the page needs some for its buttons. */
 const liveAtMost = 3
 
-/** What shows the paths through the hub, on the bots that know these words. */
+/** What shows the paths through the hub, on simulated platforms, which know these words. */
 const demoWords = ['hello', '/long', '/think', '/tools', '/consent', '/card', '/slow', '/fail']
 
 interface Asked {
