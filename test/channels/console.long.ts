@@ -24,7 +24,8 @@ async function say(page: Page, text: string): Promise<void> {
 const turn = (page: Page) => page.locator('.exchange').last()
 const prose = (page: Page) => turn(page).locator('.prose')
 const note = (page: Page, words: string) => page.locator('.events .note', { hasText: words })
-const tab = (page: Page, name: 'Chat' | 'Events') => page.locator('.tabs').getByRole('button', { name, exact: true })
+const tab = (page: Page, name: 'Messages' | 'Events') =>
+  page.locator('.tabs').getByRole('button', { name, exact: true })
 
 /** Waits until the latest turn is so far. */
 const reaches = (page: Page, status: string) =>
@@ -39,7 +40,7 @@ async function press(page: Page, name: string): Promise<void> {
   const isPhone = await tab(page, 'Events').isVisible()
   if (isPhone) await tab(page, 'Events').click()
   await page.locator('.tools').getByRole('button', { name }).click()
-  if (isPhone) await tab(page, 'Chat').click()
+  if (isPhone) await tab(page, 'Messages').click()
 }
 
 const numbers = async (page: Page): Promise<readonly number[]> =>
@@ -137,6 +138,7 @@ inChromium('the page', (browser) => {
         expect(await turn(page).locator('.question').count()).toBe(0)
         const answered = page.locator('.events li', { hasText: 'consent.answered' }).locator('pre')
         expect(await answered.textContent()).toContain(result)
+        expect(await note(page, 'Connected again').count()).toBe(0)
       }
       expect(problems).toEqual([])
     })

@@ -88,7 +88,12 @@ export class Chat {
         },
         label,
       )
-    const tabs = h('div', { class: 'tabs', role: 'group' }, tab('talk', word('chat')), tab('events', word('events')))
+    const tabs = h(
+      'div',
+      { class: 'tabs', role: 'group' },
+      tab('talk', word('messages')),
+      tab('events', word('events')),
+    )
     return tabs
   }
 
@@ -317,11 +322,13 @@ class Exchange {
   #answer: Answer | undefined
   #id: string | undefined
   #isLive = true
+  /** A stream ends where its turn begins to wait; the next one is no reconnecting. */
+  #justWaits = false
 
   constructor(options: ExchangeOptions) {
     this.#options = options
     this.#id = options.question.id
-    this.#line = openLine((count) => count > 1 && this.events.note(word('back', this.#seq)))
+    this.#line = openLine((count) => this.#onOpen(count))
     this.view = new TurnView(
       options.text,
       {
@@ -353,6 +360,7 @@ class Exchange {
     try {
       for await (const event of this.#answer) {
         if (event.type === 'turn.started') this.#id = event.message
+        this.#justWaits = event.type === 'turn.waiting'
         beforeGrowth()
         this.events.add(event)
         this.view.add(event)
@@ -364,6 +372,11 @@ class Exchange {
       this.#isLive = false
       onChange()
     }
+  }
+
+  #onOpen(count: number): void {
+    if (count > 1 && !this.#justWaits) this.events.note(word('back', this.#seq))
+    this.#justWaits = false
   }
 
   #fail(error: unknown, fallback: string | undefined): void {

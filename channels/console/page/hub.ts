@@ -82,7 +82,7 @@ export interface Line {
   cut(): void
 }
 
-/** Makes a client for one answer; `onOpen` is called with each connection that it opens, from 1. */
+/** Makes a client for one answer; `onOpen` is called with each connection that it opens to read, from 1. */
 export function openLine(onOpen: (count: number) => void = () => {}): Line {
   let wire = new AbortController()
   let count = 0
@@ -90,6 +90,8 @@ export function openLine(onOpen: (count: number) => void = () => {}): Line {
     url: `${location.origin}${base}`,
     key: adminKey.get,
     fetch: (input, init) => {
+      // A decision or a cancelling is no reading, and nothing to cut.
+      if (init?.method === 'POST' && !String(input).endsWith('/messages')) return fetch(input, init)
       wire = new AbortController()
       onOpen(++count)
       return fetch(input, { ...init, signal: AbortSignal.any([wire.signal, ...(init?.signal ? [init.signal] : [])]) })
