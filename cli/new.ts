@@ -70,20 +70,35 @@ async function begin(kindName: keyof typeof kinds, name: string, options: { read
   if (index !== undefined) {
     writeFileSync(join(root, 'index.ts'), index.replace(kind.before, kind.exported(name) + kind.before))
   }
-  const tests = copies.filter(({ to }) => to.endsWith('.test.ts')).map(({ to }) => to)
+  const written = copies.map(({ to }) => to)
+  const tests = written.filter((path) => path.endsWith('.test.ts'))
+  const shared = written.filter((path) => !tests.includes(path))
   const place = index === undefined ? `import { ${name} } from './${copies[0]!.to}'` : 'Exported from index.ts.'
   const before = index === undefined ? installing(root) : 'npm run format && '
   process.stdout.write(`${copies.map(({ to }) => `Written: ${to}\n`).join('')}${place}
 
-It is a working ${kindName} of a made-up dialect, told from its example by its name alone. Make the dialect yours, file by file,
-and keep it green:
+It is a working ${kindName} of a made-up dialect, told from its example by its name alone. Make the dialect yours, step by step.
+These files share it, so change them together:
+${shared.map((path) => `  ${path}\n`).join('')}Keep it green:
   ${before}npx vitest run ${tests.join(' ')}
 ${index === undefined ? 'node_modules/bothub/' : ''}${kind.page} goes through it.
 `)
 }
 
-/** What a project lacks that the suite is run with. */
-const installing = (root: string): string => (isFound('vitest', root) ? '' : 'npm install --save-dev vitest zod && ')
+/** What a project lacks of what the plugin and its suite import. */
+const installing = (root: string): string =>
+  [
+    // It is found beside the hub, and may be gone with another version of it.
+    ...(asksFor('zod', root) ? [] : ['npm install zod && ']),
+    ...(isFound('vitest', root) ? [] : ['npm install --save-dev vitest && ']),
+  ].join('')
+
+function asksFor(name: string, root: string): boolean {
+  const manifest = join(root, 'package.json')
+  if (!existsSync(manifest)) return false
+  const { dependencies = {} } = JSON.parse(readFileSync(manifest, 'utf8')) as { readonly dependencies?: object }
+  return name in dependencies
+}
 
 function isFound(name: string, root: string): boolean {
   return (createRequire(join(root, 'package.json')).resolve.paths(name) ?? []).some((folder) =>
@@ -129,7 +144,7 @@ interface Rewriting extends Copy {
 
 /** The text of an example in its new place: other names, and imports that lead from there. */
 function rewritten(text: string, rewriting: Rewriting): string {
-  const { name, kind } = rewriting
+  const { name, kind, copies } = rewriting
   const capital = (word: string) => word[0]!.toUpperCase() + word.slice(1)
   return text
     .replace(/^\/\/ examples\/.*\n/, '')
@@ -137,9 +152,13 @@ function rewritten(text: string, rewriting: Rewriting): string {
       rewriting.index === undefined ? all : importsOf(names, type ?? '', rewriting.index, rewriting.to),
     )
     .replaceAll(/from '(\.[^']+)'/g, (_, target: string) => `from '${moved(target, rewriting)}'`)
-    .replaceAll(new RegExp(`(?<![A-Za-z])${kind.example}(?!-)`, 'g'), name)
+    .replaceAll(new RegExp(`(?<![A-Za-z])${kind.example}`, 'g'), name)
     .replaceAll(capital(kind.example), capital(name))
     .replace(' docs/writing-a-provider.md goes through it.', '')
+    .replaceAll(/`((?:test\/)?examples\/[^`]+)`/g, (all, path: string) => {
+      const copy = copies.find(({ from }) => from === path)
+      return copy ? `\`${copy.to}\`` : all
+    })
 }
 
 /** `import { a, b } from 'bothub'` as imports of the files that `index.ts` exports these from. */

@@ -1,12 +1,12 @@
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { launch, root, run } from '../support/program.ts'
 
 /** What a clone of the repository holds that a new plugin has to do with. */
 const parts = [
-  'build core cli client plugins channels examples demo bench bin docs test index.ts hub.config.ts package.json',
+  'core cli client plugins channels examples demo bench build bin docs test index.ts hub.config.ts package.json',
   'tsconfig.json vitest.config.ts vitest.long.config.ts .oxlintrc.json .oxfmtrc.json README.md',
 ].flatMap((line) => line.split(' '))
 
@@ -32,6 +32,11 @@ describe('bothub new', () => {
       expect(await begun.exited, begun.output()).toBe(0)
     }
     expect(readFileSync(join(clone, 'index.ts'), 'utf8')).toMatch(/whisper.*\n[^]*tapes/)
+    const written = globSync('{plugins,channels,test/plugins,test/channels}/**/{whisper,tapes}{,.,/}**', { cwd: clone })
+      .filter((path) => path.endsWith('.ts'))
+      .map((path) => [path, readFileSync(join(clone, path), 'utf8')] as const)
+    expect(written.length).toBe(8)
+    expect(written.filter(([, text]) => /murmur|made-up|examples/i.test(text)).map(([path]) => path)).toEqual([])
     const tests = ['test/plugins/whisper', 'test/channels/tapes', 'test/docs/doc-comments', 'test/boundaries']
     const made = ['index.ts', 'plugins/whisper', 'channels/tapes.ts', 'test/plugins', 'test/channels']
     let said = ''

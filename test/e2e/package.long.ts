@@ -133,7 +133,10 @@ export default defineConfig({
   })
 
   it('passes the suites with what the docs show, and with what `bothub new` writes', async () => {
-    await inProject('npx', 'bothub', 'new', 'provider', 'hum')
+    const { stdout } = await inProject('npx', 'bothub', 'new', 'provider', 'hum')
+    expect(stdout).toContain('  npm install zod && npx vitest run ')
+    const shared = ['plugins/hum/index.ts', 'plugins/hum/simulator.ts', 'test/plugins/hum.subject.ts']
+    expect(stdout).toContain(`change them together:\n${shared.map((path) => `  ${path}\n`).join('')}`)
     await inProject('npx', 'bothub', 'new', 'channel', 'tapes')
     const page = 'docs/writing-a-provider.md'
     writeFileSync(join(project, 'murmur.ts'), shown(page, 'examples/made-up-vendor.ts'))
