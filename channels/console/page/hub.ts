@@ -91,7 +91,8 @@ export function openLine(onOpen: (count: number) => void = () => {}): Line {
     key: adminKey.get,
     fetch: (input, init) => {
       // A decision or a cancelling is no reading, and nothing to cut.
-      if (init?.method === 'POST' && !String(input).endsWith('/messages')) return fetch(input, init)
+      const url = input instanceof Request ? input.url : input.toString()
+      if (init?.method === 'POST' && !url.endsWith('/messages')) return fetch(input, init)
       wire = new AbortController()
       onOpen(++count)
       return fetch(input, { ...init, signal: AbortSignal.any([wire.signal, ...(init?.signal ? [init.signal] : [])]) })
