@@ -139,7 +139,7 @@ describe.skipIf(!hasSystemd)('the unit of the page (skipped where there is no sy
   it('is one that systemd understands', () => {
     const folder = mkdtempSync(join(tmpdir(), 'bothub-unit-'))
     const unit = join(folder, 'hub.service')
-    writeFileSync(unit, block('ini').replace('/usr/bin/node', process.execPath))
+    writeFileSync(unit, block('ini').replace('/srv/hub/node_modules/.bin/node', process.execPath))
     const { stdout, stderr } = spawnSync('systemd-analyze', ['verify', unit], { encoding: 'utf8' })
     rmSync(folder, { recursive: true })
     expect((stdout + stderr).split('\n').filter((line) => line.includes('hub.service'))).toEqual([])

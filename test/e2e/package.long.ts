@@ -1,5 +1,5 @@
 import { execFile, spawnSync } from 'node:child_process'
-import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { cpSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -103,6 +103,19 @@ describe('the package', () => {
 })
 
 describe('a project that has it', () => {
+  it('is installed in the container of docs/deploying.md from what is copied before', async () => {
+    const [home, image] = [join(outside, 'home'), join(outside, 'image')]
+    mkdirSync(home)
+    mkdirSync(image)
+    writeFileSync(join(home, 'package.json'), '{ "private": true, "type": "module" }')
+    cpSync(join(outside, packedAs), join(home, packedAs))
+    await inProject('npm', 'install', '--prefer-offline', '--package-lock-only', '--prefix', home, join(home, packedAs))
+    const page = readFileSync(join(root, 'docs/deploying.md'), 'utf8')
+    const copied = /^COPY (package\.json .*) \.\/\nRUN npm ci --omit=dev$/m.exec(page)![1]!.split(' ')
+    for (const path of globSync(copied, { cwd: home })) cpSync(join(home, path), join(image, path))
+    await inProject('npm', 'ci', '--prefer-offline', '--omit=dev', '--dry-run', '--prefix', image)
+  })
+
   it('answers by a provider that was written there from the docs', async () => {
     writeFileSync(join(project, 'murmur.ts'), shown('docs/writing-a-provider.md', 'examples/made-up-vendor.ts'))
     writeFileSync(
