@@ -68,6 +68,7 @@ const defaults: Choices = { bots: ['own'], channels: ['websocket'] }
 
 async function ask(): Promise<Choices | undefined> {
   const { isCancel, multiselect } = await import('@clack/prompts')
+  giveRoom(process.stdout)
   const bots = await multiselect({ message: 'Which bots?', options: options(botKinds), initialValues: defaults.bots })
   if (isCancel(bots)) return undefined
   const channels = await multiselect({
@@ -77,6 +78,12 @@ async function ask(): Promise<Choices | undefined> {
     required: false,
   })
   return isCancel(channels) ? undefined : { bots, channels }
+}
+
+/** Some terminals say that they have no columns, and get a letter to a line. */
+function giveRoom(terminal: NodeJS.WriteStream): void {
+  terminal.columns ||= 80
+  terminal.rows ||= 24
 }
 
 const options = <Kind extends string>(kinds: Readonly<Record<Kind, { readonly label: string }>>) =>

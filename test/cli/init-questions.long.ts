@@ -10,11 +10,10 @@ vi.setConfig({ testTimeout: 60_000 })
 const hasScript = spawnSync('script', ['--version']).status === 0
 
 /** `bothub init` at a terminal of its own, which Debian's `script` makes. */
-function initAtTerminal() {
+function initAtTerminal({ columns, rows } = { columns: 100, rows: 40 }) {
   mkdirSync(join(root, 'data'), { recursive: true })
   const folder = mkdtempSync(join(root, 'data/init-'))
-  // As it comes, its lines have room for nothing.
-  const command = `stty cols 100 rows 40; exec "${process.execPath}" "${join(root, 'bin/bothub.mjs')}" init "${folder}"`
+  const command = `stty cols ${columns} rows ${rows}; exec "${process.execPath}" "${join(root, 'bin/bothub.mjs')}" init "${folder}"`
   const program = launch('script', ['--quiet', '--return', '--flush', '--command', command, '/dev/null'], {
     PATH: process.env['PATH'] ?? '',
     TERM: 'xterm',
@@ -44,6 +43,13 @@ describe.skipIf(!hasScript)('the questions of `bothub init` (skipped where there
     const config = readFileSync(join(program.folder, 'hub.config.ts'), 'utf8')
     expect(config).toContain("import { asgard, defineConfig, rest, sse, webhook } from 'bothub'")
     expect(config).not.toContain('local(')
+  })
+
+  it('can be read where a terminal does not say how wide it is', async () => {
+    await using program = initAtTerminal({ columns: 0, rows: 0 })
+    await program.printed(/Which bots\?[^]*a function of my own, in TypeScript/)
+    program.press(keys.escape)
+    expect(await program.exited).toBe(1)
   })
 
   it('write nothing for somebody who leaves', async () => {
