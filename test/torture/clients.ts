@@ -286,15 +286,20 @@ const eventIn = (frame: string): Event => JSON.parse(jsonIn(frame)) as Event
 
 /**
  * A question that was answered while the hub died may still be open, and is not asked again on a connection that goes on
- * behind it.
+ * behind it. Tried until a hub has heard it, for that connection may be the last one.
  */
 function answerAgain(client: Client): void {
   const answer = async () => {
     const { waiting } = (await (await client.get(`/turns/${client.turn}`)).json()) as TurnObject
     if (waiting) await (await client.answer(waiting)).text()
   }
-  // Lost with the hub once more, the next connection tries again.
-  answer().catch(() => {})
+  const { signal } = client.place
+  const insist = (): Promise<void> =>
+    answer().catch(async () => {
+      await sleep(retryMs, undefined, { signal })
+      if (!client.end) await insist()
+    })
+  insist().catch(() => {})
 }
 
 async function callsOf(client: Client): Promise<Waiting['calls']> {
