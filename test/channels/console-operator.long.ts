@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import axe from 'axe-core'
 import type { Page } from 'playwright-core'
 import { describe, expect, it } from 'vitest'
@@ -158,6 +161,7 @@ inChromium("the operator's view", (browser) => {
       await using open = await browser.visit(`${hub.url}/#operator/outbox`, { viewport })
       const { page, problems } = open
       await says(() => rows(page, 'Outbox').locator('strong').allTextContents(), ['channel:crm'])
+      await rows(page, 'Outbox').getByText('127.0.0.1:9 did not take it').waitFor()
       const retried = async () => {
         const { items } = await hub.hub.audit.page({ limit: 9, what: 'outbox retried' })
         return String(items.length)
@@ -169,6 +173,31 @@ inChromium("the operator's view", (browser) => {
       await rows(page, 'Outbox').getByRole('link', { name: 'Turn' }).click()
       await says(() => pane(page).locator('.turn-id').textContent(), turn.id)
       expect(problems).toEqual([])
+    })
+
+    it('opens a lane again that its receiver has closed', async () => {
+      let answer = 410
+      const crm = createServer((_request, response) => response.writeHead(answer).end()).listen(0, '127.0.0.1')
+      await once(crm, 'listening')
+      const callback = `http://127.0.0.1:${(crm.address() as AddressInfo).port}/`
+      const hook = webhook({ bot: 'main', secret: `whsec_${btoa('a secret')}`, callback, allowPrivate: true })
+      await using hub = await startOperator({
+        bots: { main: echo() },
+        channels: { rest: rest(), sse: sse(), crm: hook },
+      })
+      await hub.hub.dispatcher.send(
+        { key: 'local', trusted: true, admin: true, bypassConsent: true },
+        { bot: 'main', text: 'hello', channel: 'crm', owed: true },
+      )
+      await using open = await browser.visit(`${hub.url}/#operator/outbox`, { viewport })
+      const { page, problems } = open
+      await page.getByText('Nothing is sent to channel:crm: its receiver wanted no more.').waitFor()
+      answer = 204
+      await page.getByRole('button', { name: 'Open again' }).click()
+      await page.getByText('Everything has been delivered.').waitFor()
+      expect(await page.getByRole('button', { name: 'Open again' }).count()).toBe(0)
+      expect(problems).toEqual([])
+      crm.close()
     })
 
     it('shows the audit table, by what was done', async () => {
