@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { local } from '../../index.ts'
 import type { RecordItem } from '../../core/store.ts'
 import { jsonOf, startHub } from '../support/hub.ts'
@@ -56,8 +56,8 @@ const server = createServer((request, response) => {
 beforeAll(async () => {
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
-  process.env['OPENAI_API_KEY'] = 'sk-of-a-test'
-  process.env['OPENAI_BASE_URL'] = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
+  vi.stubEnv('OPENAI_API_KEY', 'sk-of-a-test')
+  vi.stubEnv('OPENAI_BASE_URL', `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`)
   folder = mkdtempSync(join(tmpdir(), 'bothub-seed-'))
   const modules = Object.keys(repairs).map((name) => [name, moduleOf(name)] as const)
   hub = await startHub({
@@ -70,6 +70,7 @@ beforeAll(async () => {
   })
 })
 afterAll(async () => {
+  vi.unstubAllEnvs()
   await hub[Symbol.asyncDispose]()
   server.close()
   server.closeAllConnections()

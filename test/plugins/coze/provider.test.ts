@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { localPrincipal } from '../../../core/auth.ts'
 import { HubError } from '../../../core/errors.ts'
 import type { HubEvent } from '../../../core/events.ts'
@@ -770,21 +770,19 @@ describe('a turn that is stopped', () => {
 
 describe('the options', () => {
   it('come from the environment, which the config check names when it is not set', () => {
-    const saved = { ...process.env }
     try {
-      delete process.env['COZE_BOT_ID']
-      delete process.env['COZE_API_TOKEN']
+      for (const name of ['COZE_BOT_ID', 'COZE_API_TOKEN']) vi.stubEnv(name, undefined)
       const spec = cozeBot()
       const issues = spec.schema.safeParse(spec.options).error?.issues.map(({ path, message }) => [path, message])
       expect(issues).toEqual([
         [['botId'], expect.stringContaining('COZE_BOT_ID is not set')],
         [['token'], expect.stringContaining('COZE_API_TOKEN is not set')],
       ])
-      process.env['COZE_BOT_ID'] = '7'
-      process.env['COZE_API_TOKEN'] = 'pat_from_env'
+      vi.stubEnv('COZE_BOT_ID', '7')
+      vi.stubEnv('COZE_API_TOKEN', 'pat_from_env')
       expect(spec.schema.safeParse(spec.options).success).toBe(true)
     } finally {
-      process.env = saved
+      vi.unstubAllEnvs()
     }
   })
 
