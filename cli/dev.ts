@@ -6,10 +6,8 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { styleText } from 'node:util'
 import { Command } from 'commander'
-import { defaultConfig } from './load-config.ts'
-import { portNumber } from './options.ts'
 import type { ListenFlags } from './start.ts'
-import { stopWhenIdle } from './start.ts'
+import { stopWhenIdle, withHubOptions } from './start.ts'
 
 const program = fileURLToPath(new URL('../bin/bothub.mjs', import.meta.url))
 /** How long a save is waited for that comes right behind another, as editors and formatters make them. */
@@ -22,12 +20,9 @@ const ignored: ReadonlySet<string> = new Set(['node_modules', 'data', 'dist', 'c
 
 /** `bothub dev`: the hub of a config file, started again when a file beside the config is saved. */
 export const devCommand = (): Command =>
-  new Command('dev')
-    .description('run the hub, and start it again on every save, without ending live answers')
-    .option('--config <file>', 'the config file', defaultConfig)
-    .option('--host <host>', 'address to listen on (else HUB_HOST, else the config)')
-    .option('--port <port>', 'port to listen on, 0 for a free one (else HUB_PORT, else the config)', portNumber)
-    .action(dev)
+  withHubOptions(
+    new Command('dev').description('run the hub, and start it again on every save, without ending live answers'),
+  ).action(dev)
 
 interface DevOptions extends ListenFlags {
   readonly config: string

@@ -11,12 +11,14 @@ import { tryIt } from './try-it.ts'
 
 /** `bothub start`, which is also what `bothub` alone does. */
 export const startCommand = (): Command =>
-  new Command('start')
-    .description('run the hub of a config file')
+  withHubOptions(new Command('start').description('run the hub of a config file')).action(start)
+
+/** Which hub to run, and where it listens. */
+export const withHubOptions = (command: Command): Command =>
+  command
     .option('--config <file>', 'the config file', defaultConfig)
     .option('--host <host>', 'address to listen on (else HUB_HOST, else the config)')
     .option('--port <port>', 'port to listen on, 0 for a free one (else HUB_PORT, else the config)', portNumber)
-    .action(start)
 
 /** What says where a hub listens, before its config does. */
 export interface ListenFlags {
