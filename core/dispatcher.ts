@@ -19,7 +19,16 @@ import type { Bots } from './bots.ts'
 import type { Clock } from './clock.ts'
 import { asHubError, HubError } from './errors.ts'
 import { faultPoint } from './fault-points.ts'
-import type { CancelledBy, ConsentDecision, LoggedEvent, NumberedEvent, TerminalEvent, ToolOutput } from './events.ts'
+import { flowOf } from './flow.ts'
+import type {
+  CancelledBy,
+  ConsentDecision,
+  HubEvent,
+  LoggedEvent,
+  NumberedEvent,
+  TerminalEvent,
+  ToolOutput,
+} from './events.ts'
 import { digest, newId } from './ids.ts'
 import type { Logger } from './log.ts'
 import type { JsonObject } from './message.ts'
@@ -515,20 +524,18 @@ export class Dispatcher {
     const stop = () => setTimeout(() => overdue.reject(turn.signal.reason), stopWithinMs).unref()
     turn.signal.addEventListener('abort', stop, { once: true })
     const pump = async () => {
-      for await (const event of bot.respond(turn)) {
-        if (over) return
-        turn.signal.throwIfAborted()
-        if (event.type === 'upstream') {
-          const { type: _, soon = false, ...stored } = event
-          this.#log.push({ turn: turn.id, events: [], ...stored })
-          // Durable before the provider goes on: what it does next can be found again after a crash.
-          if (!soon) await this.#log.commit()
-        } else {
-          if (event.type === 'attempt.failed') this.#retrying(turn.id, event.attempt + 1)
-          const events = transcript.add(event)
-          if (events.length > 0) this.#log.push({ turn: turn.id, events: events.map((each) => this.#dated(bot, each)) })
+      const events = flowOf(bot.respond(turn))
+      try {
+        for (let said = events.take(); said; said = events.take()) {
+          if (said.length === 0) await events.ready()
+          for (const event of said) {
+            if (over) return
+            turn.signal.throwIfAborted()
+            if (this.#write(bot, turn, transcript, event)) await this.#log.commit()
+          }
         }
-        if (this.#log.crowded) await this.#log.commit()
+      } finally {
+        await events.close()
       }
       turn.signal.throwIfAborted()
     }
@@ -538,6 +545,20 @@ export class Dispatcher {
       over = true
       turn.signal.removeEventListener('abort', stop)
     }
+  }
+
+  /** Gives an event to the log; true where the bot may not go on before that is durable. */
+  #write(bot: Bot, turn: Turn, transcript: Transcript, event: HubEvent): boolean {
+    if (event.type === 'upstream') {
+      const { type: _, soon = false, ...stored } = event
+      this.#log.push({ turn: turn.id, events: [], ...stored })
+      // What it does next can be found again after a crash.
+      return !soon || this.#log.crowded
+    }
+    if (event.type === 'attempt.failed') this.#retrying(turn.id, event.attempt + 1)
+    const events = transcript.add(event)
+    if (events.length > 0) this.#log.push({ turn: turn.id, events: events.map((each) => this.#dated(bot, each)) })
+    return this.#log.crowded
   }
 
   #retrying(turn: string, attempt: number): void {

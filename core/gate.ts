@@ -1,7 +1,10 @@
 import type { Clock } from './clock.ts'
 import type { FailureCode } from './errors.ts'
 import { asHubError, HubError } from './errors.ts'
-import type { Middleware } from './turn.ts'
+import type { HubEvent } from './events.ts'
+import { inParts } from './flow.ts'
+import type { Part } from './flow.ts'
+import type { Middleware, Respond, Turn } from './turn.ts'
 
 /** A circuit opens after this many upstream failures in a row within the window, and lets one try through later. */
 const failuresToOpen = 10
@@ -53,12 +56,12 @@ export class Gate {
     return new HubError('bot_unavailable', { notStarted: true, retryAfterMs: Math.max(waitMs, 1000) })
   }
 
-  readonly middleware: Middleware = (turn, next) => this.#pass(turn, next)
+  readonly middleware: Middleware = (turn, next) => inParts(() => this.#pass(turn, next))
 
-  async *#pass(turn: Parameters<Middleware>[0], next: Parameters<Middleware>[1]): ReturnType<Middleware> {
+  async *#pass(turn: Turn, next: Respond): AsyncGenerator<Part<HubEvent>, void> {
     await this.#enter(turn.signal)
     try {
-      yield* next(turn)
+      yield next(turn)
       this.#failures = []
       this.#openUntil = 0
     } catch (cause) {

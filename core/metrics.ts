@@ -1,5 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { Clock } from './clock.ts'
+import { inParts, tap } from './flow.ts'
 import type { Backlog, DeliveryState, Lane, TurnStatus } from './store.ts'
 import type { Middleware } from './turn.ts'
 
@@ -88,24 +89,23 @@ export class Metrics {
     const attempts = this.#attempts
     const deltas = this.#deltas
     const firstDelta = this.#firstDelta
-    return async function* (turn, next) {
-      let silent = turn.shown.length === 0
-      try {
-        for await (const event of next(turn)) {
-          if (event.type === 'attempt.failed') attempts.inc({ outcome: 'retried' })
-          if (event.type === 'message.delta') {
+    return (turn, next) =>
+      inParts(async function* () {
+        let silent = turn.shown.length === 0
+        try {
+          yield tap(next(turn), ({ type }) => {
+            if (type === 'attempt.failed') attempts.inc({ outcome: 'retried' })
+            if (type !== 'message.delta') return
             deltas.inc()
             if (silent) firstDelta.observe((clock.now() - turn.acceptedAt) / 1000)
             silent = false
-          }
-          yield event
+          })
+          attempts.inc({ outcome: 'completed' })
+        } catch (error) {
+          attempts.inc({ outcome: 'failed' })
+          throw error
         }
-        attempts.inc({ outcome: 'completed' })
-      } catch (error) {
-        attempts.inc({ outcome: 'failed' })
-        throw error
-      }
-    }
+      })
   }
 
   /** Counts a commit of the turn log, and how long it took. */

@@ -2,6 +2,10 @@ import { createParser } from 'eventsource-parser'
 import { HubError } from './errors.ts'
 import type { FailureCode } from './errors.ts'
 import { faultPoint } from './fault-points.ts'
+import { flatMap, inParts } from './flow.ts'
+import type { Flow } from './flow.ts'
+import { openStream } from './open-stream.ts'
+import type { StreamedAnswer } from './open-stream.ts'
 
 const maxErrorLength = 65_536
 
@@ -39,7 +43,7 @@ export interface EventResponse {
    * A body without a single event, such as a bare JSON error, goes to `onNoEvents`, at most 64 KiB of it.
    * @throws HubError `upstream_cut`, `upstream_silent`, `answer_too_large`, or the signal's reason.
    */
-  events(onNoEvents?: (body: string) => void): AsyncGenerator<SourceEvent>
+  events(onNoEvents?: (body: string) => void): Flow<SourceEvent>
   /** At most 64 KiB of the body. */
   text(): Promise<string>
   /** The same for an error whose status is known: a body that breaks off says no less than none. */
@@ -64,14 +68,13 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
     request.signal.removeEventListener('abort', leave)
   }
 
-  let response: Response
+  let response: StreamedAnswer
   faultPoint('upstream.before-request')
   try {
-    response = await request.fetch(request.url, {
+    response = await openStream(request.fetch, request.url, {
       method: request.method ?? 'POST',
       headers: { ...(request.body === undefined ? {} : { 'content-type': 'application/json' }), ...request.headers },
-      ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
-      redirect: 'manual',
+      body: request.body === undefined ? undefined : JSON.stringify(request.body),
       signal: connection.signal,
     })
   } catch (error) {
@@ -79,16 +82,17 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
     throw connectionError(error, connection.signal)
   }
 
-  async function* chunks(): AsyncGenerator<Uint8Array> {
-    try {
-      if (response.body) yield* response.body
-    } catch (error) {
-      throw connection.signal.aborted ? connection.signal.reason : new HubError('upstream_cut', { cause: error })
-    } finally {
-      release()
-      connection.abort()
-    }
-  }
+  const chunks = () =>
+    inParts(async function* () {
+      try {
+        yield response.body
+      } catch (error) {
+        throw connection.signal.aborted ? connection.signal.reason : new HubError('upstream_cut', { cause: error })
+      } finally {
+        release()
+        connection.abort()
+      }
+    })
 
   async function text(): Promise<string> {
     const decoder = new TextDecoder()
@@ -130,7 +134,7 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
 }
 
 /** Decodes bytes to events, whatever the chunks they come in. An event without its blank line was cut, and is dropped. */
-export async function* parseEvents(
+export const parseEvents = (
   chunks: AsyncIterable<Uint8Array>,
   options: {
     readonly maxEventLength?: number
@@ -138,29 +142,30 @@ export async function* parseEvents(
     /** Called before the events of a chunk are given. */
     readonly onEvents?: () => void
   } = {},
-): AsyncGenerator<SourceEvent> {
-  const ready: SourceEvent[] = []
-  const decoder = new TextDecoder()
-  const parser = createParser({
-    maxBufferSize: options.maxEventLength ?? 1_048_576,
-    onEvent: (event) => ready.push(event as SourceEvent),
-    onError(error) {
-      if (error.type === 'max-buffer-size-exceeded') throw new HubError('answer_too_large', { cause: error })
-    },
+): Flow<SourceEvent> =>
+  inParts(async function* () {
+    const ready: SourceEvent[] = []
+    const decoder = new TextDecoder()
+    const parser = createParser({
+      maxBufferSize: options.maxEventLength ?? 1_048_576,
+      onEvent: (event) => ready.push(event as SourceEvent),
+      onError(error) {
+        if (error.type === 'max-buffer-size-exceeded') throw new HubError('answer_too_large', { cause: error })
+      },
+    })
+    // The parser forgets what cannot become an event, so the body is kept beside it until the first event.
+    let body: string | undefined = ''
+    yield flatMap(chunks, (chunk) => {
+      const text = decoder.decode(chunk, { stream: true })
+      if (body !== undefined && body.length < maxErrorLength) body += text
+      parser.feed(text)
+      if (ready.length === 0) return ready
+      body = undefined
+      options.onEvents?.()
+      return ready.splice(0)
+    })
+    if (body) options.onNoEvents?.(body.slice(0, maxErrorLength))
   })
-  // The parser forgets what cannot become an event, so the body is kept beside it until the first event.
-  let body: string | undefined = ''
-  for await (const chunk of chunks) {
-    const text = decoder.decode(chunk, { stream: true })
-    if (body !== undefined && body.length < maxErrorLength) body += text
-    parser.feed(text)
-    if (ready.length === 0) continue
-    body = undefined
-    options.onEvents?.()
-    yield* ready.splice(0)
-  }
-  if (body) options.onNoEvents?.(body.slice(0, maxErrorLength))
-}
 
 /** Encodes one event. `data` is one line, as `JSON.stringify` makes it; a vendor's text inside it cannot end the line. */
 export const encodeEvent = (event: { readonly id: string; readonly event: string; readonly data: string }): string =>
@@ -174,6 +179,7 @@ const neverSent = new Set([
   'EHOSTUNREACH',
   'ENETUNREACH',
   'UND_ERR_CONNECT_TIMEOUT',
+  'CONNECT_TIMEOUT',
   'DEPTH_ZERO_SELF_SIGNED_CERT',
   'SELF_SIGNED_CERT_IN_CHAIN',
   'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
@@ -181,19 +187,23 @@ const neverSent = new Set([
   'ERR_TLS_CERT_ALTNAME_INVALID',
 ])
 
-/** What a failed `fetch` means: the signal's reason, nothing sent, or a connection lost with the outcome unknown. */
+/** What a failed request means: the signal's reason, nothing sent, or a connection lost with the outcome unknown. */
 export function connectionError(error: unknown, signal?: AbortSignal): unknown {
   if (signal?.aborted) return signal.reason
   if (error instanceof HubError) return error
   const cause = error instanceof Error ? error.cause : undefined
   // What failed is the body that was being sent.
   if (cause instanceof HubError) return cause
-  const codes = [cause, ...(cause instanceof AggregateError ? (cause.errors as unknown[]) : [])].map((each) =>
-    each instanceof Error && 'code' in each ? String(each.code) : '',
-  )
+  const codes = [error, cause].flatMap(codesOf)
   return codes.some((code) => neverSent.has(code))
     ? new HubError('upstream_unreachable', { cause: error, notStarted: true })
     : new HubError('upstream_cut', { cause: error })
+}
+
+/** Where several addresses were tried, each has failed with a code of its own. */
+function codesOf(error: unknown): string[] {
+  const errors: unknown[] = [error, ...(error instanceof AggregateError ? error.errors : [])]
+  return errors.map((one) => (one instanceof Error && 'code' in one ? String(one.code) : ''))
 }
 
 /** `Retry-After` in ms, from seconds or an HTTP date; undefined when it is absent or neither. */

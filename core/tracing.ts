@@ -1,8 +1,9 @@
 import { context, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
-import type { Attributes, Span } from '@opentelemetry/api'
+import type { Attributes, Context, Span } from '@opentelemetry/api'
 import type { Clock } from './clock.ts'
 import { asHubError } from './errors.ts'
 import type { HubEvent } from './events.ts'
+import { Flow, flowOf, inParts, tap } from './flow.ts'
 import type { Middleware, Respond, Turn } from './turn.ts'
 
 /**
@@ -17,7 +18,7 @@ export function tracing(provider: string, clock: Clock): Middleware {
       kind: SpanKind.CLIENT,
       attributes: attributesOf(turn, provider),
     })
-    return span.isRecording() ? watched(turn, next, span, clock) : next(turn)
+    return span.isRecording() ? traced(turn, next, span, clock) : next(turn)
   }
 }
 
@@ -29,31 +30,45 @@ const attributesOf = (turn: Turn, provider: string): Attributes => ({
   'bothub.turn.id': turn.id,
 })
 
-async function* watched(turn: Turn, next: Respond, span: Span, clock: Clock): AsyncGenerator<HubEvent> {
-  const inside = trace.setSpan(context.active(), span)
-  const state = { attempts: 1, hasSpoken: turn.shown.length > 0 }
-  // By hand, for a generator runs in the context of whoever asks it for more.
-  const events = context.with(inside, () => next(turn)[Symbol.asyncIterator]())
-  let isOver = false
-  try {
-    for (;;) {
-      const { value, done } = await context.with(inside, () => events.next())
-      isOver = done === true
-      if (isOver) return
-      const event = value as HubEvent
-      note(event, span, state, () => clock.now() - turn.acceptedAt)
-      yield event
+const traced = (turn: Turn, next: Respond, span: Span, clock: Clock): Flow<HubEvent> =>
+  inParts(async function* () {
+    const inside = trace.setSpan(context.active(), span)
+    const state = { attempts: 1, hasSpoken: turn.shown.length > 0 }
+    const events = new InContext(inside, () => next(turn))
+    try {
+      yield tap(events, (event) => note(event, span, state, () => clock.now() - turn.acceptedAt))
+    } catch (error) {
+      const { code } = asHubError(error, 'bot_failed')
+      span.setAttribute('error.type', code)
+      span.setStatus({ code: SpanStatusCode.ERROR, message: code })
+      throw error
+    } finally {
+      span.setAttribute('bothub.attempts', state.attempts)
+      span.end()
     }
-  } catch (error) {
-    isOver = true
-    const { code } = asHubError(error, 'bot_failed')
-    span.setAttribute('error.type', code)
-    span.setStatus({ code: SpanStatusCode.ERROR, message: code })
-    throw error
-  } finally {
-    span.setAttribute('bothub.attempts', state.attempts)
-    if (!isOver) await context.with(inside, () => events.return?.())
-    span.end()
+  })
+
+/** A stream whose work is done in a context: what makes it runs in the context of whoever takes from it. */
+class InContext<T> extends Flow<T> {
+  readonly #inside: Context
+  readonly #source: Flow<T>
+
+  constructor(inside: Context, open: () => AsyncIterable<T>) {
+    super()
+    this.#inside = inside
+    this.#source = context.with(inside, () => flowOf(open()))
+  }
+
+  take(): readonly T[] | undefined {
+    return context.with(this.#inside, () => this.#source.take())
+  }
+
+  ready(): Promise<void> {
+    return this.#source.ready()
+  }
+
+  close(): Promise<void> {
+    return context.with(this.#inside, () => this.#source.close())
   }
 }
 

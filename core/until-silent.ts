@@ -1,35 +1,71 @@
 import { HubError } from './errors.ts'
 import type { FailureCode } from './errors.ts'
+import { Flow, flowOf } from './flow.ts'
 
 /**
  * Passes a stream on until it is silent for `idleMs`, or the signal aborts, whichever its source heeds or not.
  * @throws HubError `code` after the silence, or the signal's reason
  */
-export async function* untilSilent<T>(
+export const untilSilent = <T>(
   source: AsyncIterable<T>,
   idleMs: number,
   code: FailureCode,
   signal: AbortSignal,
-): AsyncGenerator<T> {
-  const iterator = source[Symbol.asyncIterator]()
-  const stopped = Promise.withResolvers<never>()
-  // Nobody may be waiting for it when it comes.
-  stopped.promise.catch(() => {})
-  const stop = () => stopped.reject(signal.reason)
-  if (signal.aborted) stop()
-  else signal.addEventListener('abort', stop, { once: true })
-  const timer = setTimeout(() => stopped.reject(new HubError(code)), idleMs)
-  try {
-    for (;;) {
-      const step = await Promise.race([iterator.next(), stopped.promise])
-      if (step.done) return
-      timer.refresh()
-      yield step.value
-    }
-  } finally {
-    clearTimeout(timer)
-    signal.removeEventListener('abort', stop)
+): Flow<T> => new UntilSilent(flowOf(source), idleMs, code, signal)
+
+class UntilSilent<T> extends Flow<T> {
+  readonly #source: Flow<T>
+  readonly #signal: AbortSignal
+  readonly #idle: () => NodeJS.Timeout
+  #timer: NodeJS.Timeout | undefined
+  #wake: (() => void) | undefined
+
+  constructor(source: Flow<T>, idleMs: number, code: FailureCode, signal: AbortSignal) {
+    super()
+    this.#source = source
+    this.#signal = signal
+    this.#idle = () => setTimeout(() => this.fail(new HubError(code)), idleMs)
+  }
+
+  take(): readonly T[] | undefined {
+    if (!this.#timer) this.#begin()
+    if (this.isOver) return this.rest()
+    const items = this.#source.take()
+    if (!items) this.#leave()
+    else if (items.length > 0) this.#timer?.refresh()
+    return items
+  }
+
+  ready(): Promise<void> {
+    if (this.isOver) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#wake = resolve
+      void this.#source.ready().then(resolve)
+    })
+  }
+
+  async close(): Promise<void> {
+    this.#leave()
     // Not awaited: a generator's return waits behind the very await that is silent.
-    void iterator.return?.().catch(() => {})
+    void this.#source.close().catch(() => {})
+  }
+
+  #begin(): void {
+    this.#timer = this.#idle()
+    if (this.#signal.aborted) this.#stop()
+    else this.#signal.addEventListener('abort', this.#stop, { once: true })
+  }
+
+  readonly #stop = (): void => this.fail(this.#signal.reason)
+
+  protected override fail(error: unknown): void {
+    this.#leave()
+    super.fail(error)
+    this.#wake?.()
+  }
+
+  #leave(): void {
+    clearTimeout(this.#timer)
+    this.#signal.removeEventListener('abort', this.#stop)
   }
 }

@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent } from '../../core/events.ts'
+import { flatMap, inParts } from '../../core/flow.ts'
+import type { Part } from '../../core/flow.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
 import type { MessageRating, PluginContext, Thread, Upload } from '../../core/plugin.ts'
@@ -13,7 +15,7 @@ import { AsgardError, hubErrorOf } from './errors.ts'
 import { passThrough } from './passthrough.ts'
 import type { PassthroughTarget } from './passthrough.ts'
 import { startAsgardSimulator } from './simulator.ts'
-import type { BotProviderStreamer, GenericBotSseEvent } from './streamer.ts'
+import type { BotProviderStreamer, GenericBotSseEvent, PlacedEvent } from './streamer.ts'
 import { AnswerReader, consentAnswer } from './wire.ts'
 import type { GenericBotMessage, Place, ToolCallConsentAnswer } from './wire.ts'
 
@@ -87,7 +89,7 @@ export const asgard = defineProvider({
     })
     const bot = new AsgardBot(client, settings, context)
     return {
-      respond: (turn) => bot.respond(turn),
+      respond: (turn) => inParts(() => bot.respond(turn)),
       upload: (file, thread, signal) => bot.upload(file, thread, signal),
       release: (turn) => bot.release(turn),
       forget: (thread) => bot.forget(thread),
@@ -98,6 +100,7 @@ export const asgard = defineProvider({
   },
 })
 
+type Parts = AsyncGenerator<Part<HubEvent>, void>
 type Simulator = Awaited<ReturnType<typeof startAsgardSimulator>>
 
 function targetOf(settings: Options, simulator: Simulator | undefined, context: PluginContext): PassthroughTarget {
@@ -176,7 +179,7 @@ class AsgardBot {
     this.#context = context
   }
 
-  async *respond(turn: Turn): AsyncGenerator<HubEvent> {
+  async *respond(turn: Turn): Parts {
     const leg = this.#legOf(turn, cursorOf(turn), turn.answers)
     // A waiting turn goes on with a new run; any other that has begun looks for the one it had.
     const goesOn = turn.resume !== undefined && !leg.cursor.pending
@@ -230,7 +233,7 @@ class AsgardBot {
   async #deny(turn: Turn, from: Cursor): Promise<Cursor> {
     const leg = this.#legOf(turn, from, { type: 'consent', calls: [], decisions: [] })
     leg.cursor = answeredAt(leg.cursor)
-    for await (const _ of this.#connect(turn, leg, undefined));
+    for await (const _ of inParts(() => this.#connect(turn, leg, undefined)));
     return leg.cursor
   }
 
@@ -257,12 +260,12 @@ class AsgardBot {
     }
   }
 
-  async *#answer(turn: Turn, leg: Leg, goesOn: boolean): AsyncGenerator<HubEvent> {
+  async *#answer(turn: Turn, leg: Leg, goesOn: boolean): Parts {
     let place = goesOn ? placeOf(leg) : undefined
     if (goesOn && !place) throw new HubError('upstream_cut')
     leg.cursor = answeredAt(leg.cursor)
     // Stored before anything is sent, so that after a crash its run can be looked for.
-    if (!goesOn) yield* store(leg)
+    if (!goesOn) yield store(leg)
     while (!leg.end) {
       try {
         yield* this.#connect(turn, leg, place)
@@ -290,7 +293,7 @@ class AsgardBot {
   }
 
   /** One connection: sends the message, or goes on from a place. Returns at the end of the run only. */
-  async *#connect(turn: Turn, leg: Leg, place: Place | undefined): AsyncGenerator<HubEvent> {
+  async *#connect(turn: Turn, leg: Leg, place: Place | undefined): Parts {
     const { reader } = leg
     turn.signal.throwIfAborted()
     if (place !== undefined) reader.resubscribed(place, leg.cursor.request)
@@ -298,24 +301,29 @@ class AsgardBot {
     leg.stillAsked = false
     try {
       const streamer = await this.#open(turn, leg.message, place)
-      for await (const event of streamer) {
-        const { events, end, stillAsked = false } = reader.read(event)
-        leg.stillAsked ||= stillAsked
-        if (events.some(({ type }) => type !== 'raw')) leg.losses = leg.silences = 0
-        yield* events
-        // Behind its events: after a crash, one that comes twice is better than one that is lost.
-        if (!reader.searching) leg.cursor = cursorAfter(leg.cursor, streamer.lastEventId, event, events, reader)
-        if (leg.cursor.sent && (place === undefined || events.some(({ type }) => type !== 'raw')))
-          leg.cursor = without(leg.cursor, 'sent')
-        yield* store(leg)
-        leg.end = end
-        if (end) return
-      }
+      yield flatMap(streamer.placed, (placed, stop) => {
+        const events = this.#read(leg, placed, place)
+        if (leg.end) stop()
+        return events
+      })
     } catch (error) {
       const failure = hubErrorOf(error)
       if (!(error instanceof AsgardError && error.detail && failure instanceof HubError)) throw failure
       leg.end = failure
     }
+  }
+
+  #read(leg: Leg, { event, lastEventId }: PlacedEvent, place: Place | undefined): readonly HubEvent[] {
+    const { reader } = leg
+    const { events, end, stillAsked = false } = reader.read(event)
+    const isNews = events.some(({ type }) => type !== 'raw')
+    leg.stillAsked ||= stillAsked
+    if (isNews) leg.losses = leg.silences = 0
+    // Behind its events: after a crash, one that comes twice is better than one that is lost.
+    if (!reader.searching) leg.cursor = cursorAfter(leg.cursor, lastEventId, event, events, reader)
+    if (leg.cursor.sent && (place === undefined || isNews)) leg.cursor = without(leg.cursor, 'sent')
+    leg.end = end
+    return [...events, ...store(leg)]
   }
 
   #open(turn: Turn, message: GenericBotMessage, place: Place | undefined): Promise<BotProviderStreamer> {
@@ -392,11 +400,11 @@ function answeredAt(cursor: Cursor): Cursor {
  * Stores where the leg stands, where that has changed. What only moves on within the stream is not waited for, frame by
  * frame: an older place brings the same answer.
  */
-function* store(leg: Leg): Generator<HubEvent> {
+function store(leg: Leg): readonly HubEvent[] {
   const { cursor, logged } = leg
-  if (cursor === logged) return
+  if (cursor === logged) return []
   leg.logged = cursor
-  yield { type: 'upstream', cursor, soon: logged !== undefined && differsInPlaceOnly(cursor, logged) }
+  return [{ type: 'upstream', cursor, soon: logged !== undefined && differsInPlaceOnly(cursor, logged) }]
 }
 
 const differsInPlaceOnly = (one: Cursor, other: Cursor): boolean =>

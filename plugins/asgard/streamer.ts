@@ -1,4 +1,6 @@
 import { HubError } from '../../core/errors.ts'
+import { flatMap, inParts } from '../../core/flow.ts'
+import type { Flow, Part } from '../../core/flow.ts'
 import type { Json } from '../../core/message.ts'
 import type { EventResponse } from '../../core/sse.ts'
 import { AsgardError, lossOf, refusalOf } from './errors.ts'
@@ -18,6 +20,12 @@ export interface GenericBotSseEvent extends Omit<AsgardEvent, 'fact'> {
   readonly fact: AsgardFact
 }
 
+/** An event and the `lastEventId` behind it. */
+export interface PlacedEvent {
+  readonly event: GenericBotSseEvent
+  readonly lastEventId: string | undefined
+}
+
 /**
  * The events of a run, for one `for await`. The loop ends after `run.done` and throws otherwise: an `AsgardError` when
  * the run fails, the connection is lost or silent, or the signal's reason. Close it when you are done; that leaves the
@@ -26,6 +34,11 @@ export interface GenericBotSseEvent extends Omit<AsgardEvent, 'fact'> {
 export class BotProviderStreamer implements AsyncIterable<GenericBotSseEvent>, Disposable {
   /** `X-Trace-Id` of the answer. */
   readonly traceId: string | undefined
+  /**
+   * The events with their places, as many at once as have come: for whoever reads them in place of the loop.
+   * @internal
+   */
+  readonly placed: Flow<PlacedEvent>
   readonly #response: EventResponse
   readonly #signal: AbortSignal | undefined
   readonly #events: AsyncGenerator<GenericBotSseEvent, void, undefined>
@@ -37,7 +50,8 @@ export class BotProviderStreamer implements AsyncIterable<GenericBotSseEvent>, D
     this.traceId = response.headers.get('x-trace-id') ?? undefined
     this.#response = response
     this.#signal = signal
-    this.#events = this.#read()
+    this.placed = inParts(() => this.#read())
+    this.#events = this.#one()
   }
 
   /** Where to go on after a lost connection: the `lastEventId` option of another stream. */
@@ -64,20 +78,31 @@ export class BotProviderStreamer implements AsyncIterable<GenericBotSseEvent>, D
     this.close()
   }
 
-  async *#read(): AsyncGenerator<GenericBotSseEvent, void, undefined> {
+  async *#one(): AsyncGenerator<GenericBotSseEvent, void, undefined> {
+    for await (const { event, lastEventId } of this.placed) {
+      this.#lastEventId = lastEventId
+      yield event
+      if (this.#closed) return
+    }
+  }
+
+  async *#read(): AsyncGenerator<Part<PlacedEvent>, void> {
     const { status, headers } = this.#response
     const refuse = (body: string) => {
       if (readAnswer(body)?.isSuccess === false) throw refusalOf({ status, headers, body })
     }
+    let lastEventId: string | undefined
+    let isDone = false
     try {
-      for await (const { id, data } of this.#response.events(refuse)) {
-        if (id !== undefined) this.#lastEventId = id
+      yield flatMap(this.#response.events(refuse), ({ id, data }, stop): PlacedEvent[] => {
+        lastEventId = id ?? lastEventId
         const event = readEvent(data)
         if (event.eventType === 'asgard.run.error') throw runError(event)
-        yield sound(event)
-        if (this.#closed || event.eventType === 'asgard.run.done') return
-      }
-      throw new HubError('upstream_cut')
+        isDone = event.eventType === 'asgard.run.done'
+        if (isDone) stop()
+        return [{ event: sound(event), lastEventId }]
+      })
+      if (!isDone) throw new HubError('upstream_cut')
     } catch (error) {
       if (this.#closed) return
       this.#error = this.#signal?.aborted ? this.#signal.reason : lossOf(error)

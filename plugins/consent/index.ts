@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import type { ConsentDecision, HubEvent, PendingCall, ToolCall } from '../../core/events.ts'
+import { flatMap, inParts } from '../../core/flow.ts'
 import { defineMiddleware } from '../../core/plugin.ts'
 import type { Turn } from '../../core/turn.ts'
 
@@ -27,44 +28,42 @@ export const consent = defineMiddleware({
       record(turn, names(bypass, call.tool) ? 'consent bypassed' : 'consent allowed', call)
     const isFree = (call: PendingCall) => call.alreadyAllowed || names(allow, call.tool) || names(bypass, call.tool)
 
-    return async function* (turn, next): AsyncGenerator<HubEvent> {
-      const bypassConsent = turn.bypassConsent || bypass.includes('*')
-      if (bypassConsent && !turn.bypassConsent) record(turn, 'consent bypassed')
-      let current: Turn = {
-        ...turn,
-        bypassConsent,
-        asksConsent(call) {
-          const free = bypassConsent || names(allow, call.tool) || names(bypass, call.tool)
-          if (free) recordFree(turn, call)
-          return !free
-        },
-      }
-      for (;;) {
-        let settled: readonly PendingCall[] | undefined
-        let cursor: Partial<Turn> = {}
-        for await (const event of next(current)) {
-          if (event.type === 'upstream') {
-            cursor = { resume: event.cursor, ...(event.thread === undefined ? {} : { thread: event.thread }) }
-          }
-          if (event.type !== 'consent.requested') {
-            yield event
-            continue
-          }
-          const free = event.calls.filter(isFree)
-          for (const call of free) recordFree(turn, call)
-          if (free.length === event.calls.length) settled = event.calls
-          if (event.calls.every((call) => names(bypass, call.tool))) continue
-          yield event
-          if (free.length > 0) yield { type: 'consent.answered', decisions: free.map(allowed), by: 'policy' }
+    return (turn, next) =>
+      inParts(async function* () {
+        const bypassConsent = turn.bypassConsent || bypass.includes('*')
+        if (bypassConsent && !turn.bypassConsent) record(turn, 'consent bypassed')
+        let current: Turn = {
+          ...turn,
+          bypassConsent,
+          asksConsent(call) {
+            const free = bypassConsent || names(allow, call.tool) || names(bypass, call.tool)
+            if (free) recordFree(turn, call)
+            return !free
+          },
         }
-        if (!settled) return
-        current = {
-          ...current,
-          ...cursor,
-          answers: { type: 'consent', calls: settled, decisions: settled.map(allowed) },
+        for (;;) {
+          let settled: readonly PendingCall[] | undefined
+          let cursor: Partial<Turn> = {}
+          yield flatMap(next(current), (event): HubEvent[] => {
+            if (event.type === 'upstream') {
+              cursor = { resume: event.cursor, ...(event.thread === undefined ? {} : { thread: event.thread }) }
+            }
+            if (event.type !== 'consent.requested') return [event]
+            const free = event.calls.filter(isFree)
+            for (const call of free) recordFree(turn, call)
+            if (free.length === event.calls.length) settled = event.calls
+            if (event.calls.every((call) => names(bypass, call.tool))) return []
+            if (free.length === 0) return [event]
+            return [event, { type: 'consent.answered', decisions: free.map(allowed), by: 'policy' }]
+          })
+          if (!settled) return
+          current = {
+            ...current,
+            ...cursor,
+            answers: { type: 'consent', calls: settled, decisions: settled.map(allowed) },
+          }
         }
-      }
-    }
+      })
   },
 })
 

@@ -1,5 +1,6 @@
 import { parseExactJson } from '../../core/json.ts'
 import { HubError } from '../../core/errors.ts'
+import { flatMap, inParts } from '../../core/flow.ts'
 import type { ToolOutput } from '../../core/events.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import type { Upload } from '../../core/plugin.ts'
@@ -31,7 +32,7 @@ export interface ChatRef {
 
 /** A chat as it is answered: by a stream of frames, or by an object that says where to look for it. */
 export type ChatAnswer =
-  | { readonly type: 'stream'; readonly frames: AsyncGenerator<CozeFrame>; close(): void }
+  | { readonly type: 'stream'; readonly frames: AsyncIterable<CozeFrame>; close(): void }
   | { readonly type: 'chat'; readonly chat: CozeChat }
 
 /**
@@ -70,16 +71,19 @@ export function cozeClient(options: CozeClientOptions) {
       const answer = successIn(status, headers, await response.text(), false)
       return { type: 'chat', chat: decodeChat(answer['data']) }
     }
-    async function* frames(): AsyncGenerator<CozeFrame> {
+    const frames = inParts(async function* () {
       let stray = ''
-      for await (const event of response.events((text) => (stray = text.trim()))) yield decodeFrame(event)
+      yield flatMap(
+        response.events((text) => (stray = text.trim())),
+        (event) => [decodeFrame(event)],
+      )
       // Anything else without an event is a stream that was cut in its first one.
       if (!stray.startsWith('{') && !stray.startsWith('<')) return
       const error = errorIn(status, headers, stray, false)
       if (isHubError(error, 'upstream_auth')) options.tokens.refused(token)
       throw error
-    }
-    return { type: 'stream', frames: frames(), close: () => response.close() }
+    })
+    return { type: 'stream', frames, close: () => response.close() }
   }
 
   const call = (method: Method, path: string, signal: AbortSignal, body?: JsonObject) =>

@@ -1,5 +1,7 @@
 import { z } from 'zod'
 import { HubError } from '../../core/errors.ts'
+import { flatMap, inParts } from '../../core/flow.ts'
+import type { Part } from '../../core/flow.ts'
 import type { HubEvent, ToolCall, ToolOutput } from '../../core/events.ts'
 import type { Json } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
@@ -111,7 +113,7 @@ export const coze = defineProvider({
     const chats = chatRunner(client, botId, given, context)
     return {
       simulated: simulator !== undefined,
-      respond: (turn) => chats.respond(turn),
+      respond: (turn) => inParts(() => chats.respond(turn)),
       release: (turn) => chats.release(turn),
       async forget({ thread }, signal) {
         const conversationId = conversationIn(thread)
@@ -165,7 +167,7 @@ interface Run {
 }
 
 type Outcome = Extract<ChatEnd, { type: 'completed' | 'requires_action' }>
-type Events<Result> = AsyncGenerator<HubEvent, Result>
+type Events<Result> = AsyncGenerator<Part<HubEvent>, Result>
 
 /** What Coze asks for at least between two looks at a chat. */
 const pollMs = 1000
@@ -183,7 +185,7 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
   // A first attempt that was refused is made again with the same turn, which does not know of the conversation yet.
   const created = new Map<string, string>()
 
-  async function* respond(turn: Turn): AsyncGenerator<HubEvent> {
+  async function* respond(turn: Turn): Events<void> {
     const run = startRun(turn)
     let finished = false
     try {
@@ -207,7 +209,7 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
     const { turn } = run
     const kept = conversationIn(turn.thread) ?? created.get(turn.id)
     run.conversationId = kept ?? (await createConversation(turn))
-    yield threadOf(run)
+    yield [threadOf(run)]
     try {
       return yield* post(run)
     } catch (error) {
@@ -215,7 +217,7 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
       if (!kept || run.chatId) throw error
       if (isCode(error, conversationGone)) {
         run.conversationId = await createConversation(turn)
-        yield threadOf(run)
+        yield [threadOf(run)]
       } else if (!isCode(error, conversationBusy) || !(await isFree(turn))) throw error
       return yield* post(run)
     }
@@ -283,21 +285,21 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
 
   async function* read(run: Run, answer: ChatAnswer): Events<Outcome | undefined> {
     if (answer.type === 'chat') {
-      if (answer.chat.id) yield* opened(run, answer.chat.id, answer.chat.conversationId)
+      if (answer.chat.id) yield [opened(run, answer.chat.id, answer.chat.conversationId)]
       return undefined
     }
     let outcome: Outcome | undefined
     let drain: NodeJS.Timeout | undefined
     try {
-      for await (const frame of answer.frames) {
+      yield flatMap(answer.frames, function* (frame, stop): Generator<HubEvent> {
         if (outcome) {
-          if (frame.type === 'done') break
+          if (frame.type === 'done') stop()
           // Spoken audio comes after the end of the chat; nothing else does.
           if (frame.type === 'other') yield* readFrame(run.reading, frame).events
-          continue
+          return
         }
         if (frame.type === 'chat' && frame.chat.id && !run.chatId) {
-          yield* opened(run, frame.chat.id, frame.chat.conversationId)
+          yield opened(run, frame.chat.id, frame.chat.conversationId)
         } else if (run.calls.length > 0 && frame.type !== 'error') {
           forgetCalls(run)
           yield cursorOf(run)
@@ -306,10 +308,10 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
         run.reading = step.reading
         yield* step.events
         if (step.events.some(isWhole)) yield cursorOf(run)
-        if (step.end?.type === 'done') break
+        if (step.end?.type === 'done') return stop()
         if (step.end) outcome = reached(step.end, run)
         if (outcome) drain = setTimeout(() => answer.close(), drainMs)
-      }
+      })
     } catch (error) {
       if (!outcome) throw error
     } finally {
@@ -320,11 +322,11 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
   }
 
   /** From here on the chat is never posted again. */
-  function* opened(run: Run, chatId: string, conversationId: string | undefined): Generator<HubEvent> {
+  function opened(run: Run, chatId: string, conversationId: string | undefined): HubEvent {
     run.chatId = chatId
     created.delete(run.turn.id)
     run.conversationId = conversationId ?? run.conversationId
-    yield threadOf(run)
+    return threadOf(run)
   }
 
   /** Asks what became of a chat whose stream was lost, until it has ended or waits, and yields what was not shown. */
@@ -332,16 +334,14 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
     if (!given.autoSaveHistory || !run.conversationId) throw lost
     const until = clock.now() + given.timeoutMs
     const { signal } = run.turn
-    if (!run.chatId) yield* opened(run, await findChat(run, lost), undefined)
+    if (!run.chatId) yield [opened(run, await findChat(run, lost), undefined)]
     for (;;) {
       const found = await look(run, lost)
       if (found) {
         const step = readMessages(run.reading, found.messages)
         const last = readStatus(step.reading, found.status, found.chat)
         run.reading = last.reading
-        yield* step.events
-        yield* last.events
-        yield cursorOf(run)
+        yield [...step.events, ...last.events, cursorOf(run)]
         const outcome = last.end && reached(last.end, run)
         if (outcome) return outcome
       }
@@ -396,12 +396,12 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
       if (run.outputs.some((output) => output.call === call)) continue
       const output = 'The hub was restarted while this tool ran. Its outcome is unknown.'
       run.outputs = [...run.outputs, { call, output }]
-      yield { type: 'tool.completed', call, output, isError: true }
+      yield [{ type: 'tool.completed', call, output, isError: true }]
     }
-    yield cursorOf(run)
+    yield [cursorOf(run)]
     const { outputs, settled } = yield* noted(run, settleCalls(run.turn, given.tools, calls, run.outputs))
     run.outputs = outputs
-    if (!settled) yield cursorOf(run)
+    if (!settled) yield [cursorOf(run)]
     return settled
   }
 
@@ -453,15 +453,15 @@ function chatRunner(client: CozeClient, botId: string | undefined, given: CozeOp
 }
 
 /** Writes into the cursor which tools were begun and what they gave, each before it is shown. */
-async function* noted<Result>(run: Run, events: Events<Result>): Events<Result> {
+async function* noted<Result>(run: Run, events: AsyncGenerator<HubEvent, Result>): Events<Result> {
   for (;;) {
     const step = await events.next()
     if (step.done) return step.value
     const event = step.value
     if (event.type === 'tool.started') run.begun = [...run.begun, event.call]
     if (event.type === 'tool.completed') run.outputs = [...run.outputs, { call: event.call, output: event.output }]
-    if (event.type === 'tool.started' || event.type === 'tool.completed') yield cursorOf(run)
-    yield event
+    const isTold = event.type === 'tool.started' || event.type === 'tool.completed'
+    yield isTold ? [cursorOf(run), event] : [event]
   }
 }
 

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { inParts } from '../../core/flow.ts'
 import { defineMiddleware } from '../../core/plugin.ts'
 
 /**
@@ -10,11 +11,14 @@ export const history = defineMiddleware({
   options: z.strictObject({
     turns: z.int().min(0).max(1000).default(20).describe('How many earlier turns, a question and an answer each.'),
   }),
-  create: ({ turns }, { bot, store }) =>
-    async function* (turn, next) {
-      if (turn.message.history) return yield* next(turn)
-      const untold = bot.manifest.remembers === true && !bot.history
-      const earlier = await store.history(turn.conversation.id, { limit: turns * 2, before: turn.id, untold })
-      yield* next({ ...turn, history: earlier })
+  create:
+    ({ turns }, { bot, store }) =>
+    (turn, next) => {
+      if (turn.message.history) return next(turn)
+      return inParts(async function* () {
+        const untold = bot.manifest.remembers === true && !bot.history
+        const earlier = await store.history(turn.conversation.id, { limit: turns * 2, before: turn.id, untold })
+        yield next({ ...turn, history: earlier })
+      })
     },
 })

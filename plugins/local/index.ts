@@ -106,9 +106,9 @@ const localProvider = defineProvider({
     if (isBotClass(built)) return classProvider(inThisThread(built, options.tools, context), idleTimeoutMs, context)
     const who = { bot: context.name, logger: context.logger }
     return {
-      async *respond(turn) {
+      respond(turn) {
         const said = watched(who, () => runFunction(built, turn))
-        yield* untilSilent(wordsToEvents(said, turn.shown.length), idleTimeoutMs, 'bot_silent', turn.signal)
+        return untilSilent(wordsToEvents(said, turn.shown.length), idleTimeoutMs, 'bot_silent', turn.signal)
       },
     }
   },
@@ -148,10 +148,10 @@ function classProvider(bot: RunningBot, idleTimeoutMs: number, { name, clock }: 
     ...(conversation ? { conversation } : {}),
   })
   return {
-    async *respond(turn) {
+    respond(turn) {
       const { id, acceptedAt: at, conversation, signal } = turn
       const said = bot.answer({ id, at, conversation, signal, turn, ...whoseOf(name, turn.principal) })
-      yield* untilSilent(wordsToEvents(said, turn.shown.length), idleTimeoutMs, 'bot_silent', signal)
+      return untilSilent(wordsToEvents(said, turn.shown.length), idleTimeoutMs, 'bot_silent', signal)
     },
     ...(bot.methods.has('getRecommendQuestions')
       ? { suggest: (request, asker, signal) => lines(bot.suggest(askedBy(asker, signal), request)) }

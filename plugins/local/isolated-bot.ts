@@ -4,7 +4,7 @@ import type { HubEvent } from '../../core/events.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import type { ProviderContext, SuggestionRequest } from '../../core/plugin.ts'
 import type { Turn } from '../../core/turn.ts'
-import { AsyncQueue } from './async-queue.ts'
+import { Queue } from '../../core/flow.ts'
 import { recordsOf } from './bot-host.ts'
 import type { BotRecords } from './bot-host.ts'
 import type { RunningBot } from './index.ts'
@@ -28,7 +28,7 @@ export interface IsolationOptions {
 
 /** One job of the worker, on this side. */
 interface Run {
-  readonly said: AsyncQueue<string | HubEvent>
+  readonly said: Queue<string | HubEvent>
   readonly records: BotRecords
   value: Json | undefined
 }
@@ -102,7 +102,7 @@ export class IsolatedBot implements RunningBot {
 
   #newRun({ owner }: Asked): Run {
     const { records, clock } = this.#context
-    return { said: new AsyncQueue(), records: recordsOf(records, owner, clock), value: undefined }
+    return { said: new Queue(), records: recordsOf(records, owner, clock), value: undefined }
   }
 
   /** The worker, a new one where the last has ended. */

@@ -4,7 +4,7 @@ import type { ConversationRef, HistoryMessage, Json, JsonObject } from '../../co
 import type { SuggestionRequest } from '../../core/plugin.ts'
 import type { Owner } from '../../core/store.ts'
 import type { Turn } from '../../core/turn.ts'
-import { AsyncQueue } from './async-queue.ts'
+import { Queue } from '../../core/flow.ts'
 import { botMethods } from './bot-core.ts'
 import type { BotClass, BotContext, BotCore, ChatMessage, IBot, SendMessageInput } from './bot-core.ts'
 import type { BotHost } from './bot-host.ts'
@@ -47,7 +47,7 @@ export async function invoke(
   { name, input }: { readonly name: string; readonly input: JsonObject },
   services: BotServices,
 ): Promise<Json | undefined> {
-  const bot: IBot = new Bot(contextOf(asked, services, new AsyncQueue()))
+  const bot: IBot = new Bot(contextOf(asked, services, new Queue()))
   const method = botMethods.find((each) => each === name)
   if (!method || typeof bot[method] !== 'function') throw new HubError('unsupported')
   const output: unknown = await bot[method](input)
@@ -83,7 +83,7 @@ async function* collect(
   services: BotServices,
   work: (bot: BotCore) => unknown,
 ): AsyncGenerator<Said> {
-  const said = new AsyncQueue<Said>()
+  const said = new Queue<Said>()
   const bot = new Bot(contextOf(asked, services, said))
   const working = Promise.try(() => work(bot))
   working.then(
@@ -97,7 +97,7 @@ async function* collect(
   await working
 }
 
-const contextOf = (asked: Asked, services: BotServices, said: AsyncQueue<Said>): BotContext => ({
+const contextOf = (asked: Asked, services: BotServices, said: Queue<Said>): BotContext => ({
   eventID: asked.id,
   eventType: 'bothub.message',
   timestamp: asked.at,

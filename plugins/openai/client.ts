@@ -1,4 +1,6 @@
 import { HubError } from '../../core/errors.ts'
+import { flatMap, inParts } from '../../core/flow.ts'
+import type { Flow } from '../../core/flow.ts'
 import { parseExactJson } from '../../core/json.ts'
 import type { JsonObject } from '../../core/message.ts'
 import type { Secret } from '../../core/settings.ts'
@@ -32,7 +34,7 @@ export function openaiClient({ baseUrl, apiKey, fetch, idleTimeoutMs }: OpenaiCl
      * Asks for an answer. The chunks end when the answer is whole, and throw when it is not: cut off, refused, or ended
      * for another reason than that all was said.
      */
-    async chat(body: JsonObject, signal: AbortSignal): Promise<AsyncIterable<OpenaiChunk>> {
+    async chat(body: JsonObject, signal: AbortSignal): Promise<Flow<OpenaiChunk>> {
       const response = await requestEvents({
         fetch,
         url,
@@ -50,45 +52,48 @@ export function openaiClient({ baseUrl, apiKey, fetch, idleTimeoutMs }: OpenaiCl
 /** The calls of the API that the hub makes. */
 export type OpenaiClient = ReturnType<typeof openaiClient>
 
-async function* chunksOf(response: EventResponse, signal: AbortSignal): AsyncGenerator<OpenaiChunk> {
-  let finish: string | undefined
-  let isDone = false
-  let stray = ''
-  let drain: NodeJS.Timeout | undefined
-  try {
-    for await (const event of response.events((text) => (stray = text.trim()))) {
-      const frame = decodeFrame(event)
-      isDone = frame.type === 'done'
-      if (isDone) break
-      if (frame.type === 'error' && finish === undefined) throw openaiError(frame.failure)
-      if (frame.type !== 'chunk') continue
-      // Behind the end only the cost is told.
-      yield finish === undefined ? frame : { ...frame, delta: { calls: [] } }
-      if (frame.finish === undefined || finish !== undefined) continue
-      finish = frame.finish
-      drain = setTimeout(() => response.close(), drainMs)
+const chunksOf = (response: EventResponse, signal: AbortSignal): Flow<OpenaiChunk> =>
+  inParts(async function* () {
+    let finish: string | undefined
+    let isDone = false
+    let stray = ''
+    let drain: NodeJS.Timeout | undefined
+    const events = response.events((text) => (stray = text.trim()))
+    try {
+      yield flatMap(events, (event, stop): OpenaiChunk[] => {
+        const frame = decodeFrame(event)
+        isDone = frame.type === 'done'
+        if (isDone) stop()
+        if (frame.type === 'error' && finish === undefined) throw openaiError(frame.failure)
+        if (frame.type !== 'chunk') return []
+        // Behind the end only the cost is told.
+        if (finish !== undefined) return [{ ...frame, delta: { calls: [] } }]
+        finish = frame.finish
+        if (finish !== undefined) drain = setTimeout(() => response.close(), drainMs)
+        return [frame]
+      })
+    } catch (error) {
+      // What is lost behind the end of the answer is no word of it.
+      if (finish === undefined || signal.aborted) throw error
+    } finally {
+      clearTimeout(drain)
+      response.close()
     }
-  } catch (error) {
-    // What is lost behind the end of the answer is no word of it.
-    if (finish === undefined || signal.aborted) throw error
-  } finally {
-    clearTimeout(drain)
-    response.close()
-  }
-  if (isDone || finish !== undefined) return checkFinish(finish)
-  // Anything else without an event is a stream that was cut in its first one.
-  if (stray.startsWith('{') || stray.startsWith('<')) throw errorIn(response, stray)
-  throw new HubError('upstream_cut')
-}
+    if (isDone || finish !== undefined) return checkFinish(finish)
+    // Anything else without an event is a stream that was cut in its first one.
+    if (stray.startsWith('{') || stray.startsWith('<')) throw errorIn(response, stray)
+    throw new HubError('upstream_cut')
+  })
 
 /** A server that does not stream: the whole answer as one object, or an error. */
-async function* wholeOf(response: EventResponse): AsyncGenerator<OpenaiChunk> {
-  const body = await response.text()
-  const frame = decodeFrame({ data: body })
-  if (frame.type !== 'chunk' || frame.finish === undefined) throw errorIn(response, body)
-  yield frame
-  checkFinish(frame.finish)
-}
+const wholeOf = (response: EventResponse): Flow<OpenaiChunk> =>
+  inParts(async function* () {
+    const body = await response.text()
+    const frame = decodeFrame({ data: body })
+    if (frame.type !== 'chunk' || frame.finish === undefined) throw errorIn(response, body)
+    yield [frame]
+    checkFinish(frame.finish)
+  })
 
 /** `stop` and `tool_calls` are good ends, and so is a reason that only its server knows. */
 function checkFinish(finish: string | undefined): void {

@@ -4,6 +4,8 @@ import type { Principal } from '../../core/auth.ts'
 import type { Clock } from '../../core/clock.ts'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent, ToolCall, ToolOutput, Usage } from '../../core/events.ts'
+import { flatMap, inParts, oneByOne } from '../../core/flow.ts'
+import type { Part } from '../../core/flow.ts'
 import { parseExactJson } from '../../core/json.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
@@ -105,7 +107,7 @@ export const openai = defineProvider({
     const model = given.model ?? simulator?.model ?? setting().parse(env('OPENAI_MODEL'))
     return {
       simulated: simulator !== undefined,
-      respond: (turn) => respond(turn, { ...given, model, client, clock }),
+      respond: (turn) => inParts(() => respond(turn, { ...given, model, client, clock })),
       close: () => simulator?.close(),
     }
   },
@@ -117,7 +119,7 @@ function keyOf({ apiKey, baseUrl }: OpenaiOptions): Secret | undefined {
   return process.env['OPENAI_API_KEY'] ? secret().parse(env('OPENAI_API_KEY')) : undefined
 }
 
-type Events<Result> = AsyncGenerator<HubEvent, Result>
+type Events<Result> = AsyncGenerator<Part<HubEvent>, Result>
 type Settings = OpenaiOptions & { readonly model: string; readonly client: OpenaiClient; readonly clock: Clock }
 
 /** How often a request with the outputs of tools is made again that was not taken, and the longest pause before it. */
@@ -135,7 +137,7 @@ interface Run {
   rounds: number
 }
 
-async function* respond(turn: Turn, settings: Settings): AsyncGenerator<HubEvent> {
+async function* respond(turn: Turn, settings: Settings): Events<void> {
   const run = startRun(turn)
   for (;;) {
     if (run.calls.length > 0 && !(yield* settle(run, settings))) return
@@ -197,12 +199,13 @@ async function* read(chunks: AsyncIterable<OpenaiChunk>, round: number): Events<
   let reasoning: Said['reasoning']
   let thinking = false
   let cost: Usage | undefined
-  function* closeThoughts(): Generator<HubEvent> {
-    if (thinking) yield { type: 'reasoning.completed', message: thoughts, text: reasoning!.text }
+  function closeThoughts(): HubEvent[] {
+    if (!thinking) return []
     thinking = false
+    return [{ type: 'reasoning.completed', message: thoughts, text: reasoning!.text }]
   }
   try {
-    for await (const { delta, usage } of chunks) {
+    yield flatMap(chunks, function* ({ delta, usage }): Generator<HubEvent> {
       if (delta.reasoning) {
         thinking = true
         reasoning = { field: delta.reasoning.field, text: (reasoning?.text ?? '') + delta.reasoning.text }
@@ -216,14 +219,14 @@ async function* read(chunks: AsyncIterable<OpenaiChunk>, round: number): Events<
       collector.add(delta.calls)
       // Some servers tell with every chunk what it has cost so far.
       cost = usage ?? cost
-    }
+    })
   } catch (error) {
-    if (cost) yield { type: 'usage', ...cost }
+    if (cost) yield [{ type: 'usage', ...cost }]
     throw error
   }
-  yield* closeThoughts()
-  if (text !== '') yield { type: 'message.completed', message, text }
-  if (cost) yield { type: 'usage', ...cost }
+  yield closeThoughts()
+  if (text !== '') yield [{ type: 'message.completed', message, text }]
+  if (cost) yield [{ type: 'usage', ...cost }]
   return { text, reasoning, calls: collector.calls }
 }
 
@@ -251,14 +254,16 @@ async function* settle(run: Run, { tools, clientTools }: Settings): Events<boole
     const problem = problemWith(call, tools, clientTools)
     if (problem === undefined || run.outputs.some((output) => output.call === call.call)) continue
     run.outputs = [...run.outputs, { call: call.call, output: problem }]
-    yield { type: 'tool.started', ...call }
-    yield { type: 'tool.completed', call: call.call, output: problem, isError: true }
+    yield [
+      { type: 'tool.started', ...call },
+      { type: 'tool.completed', call: call.call, output: problem, isError: true },
+    ]
   }
-  yield cursorOf(run)
-  const { outputs, settled } = yield* settleCalls(run.turn, tools, run.calls, run.outputs)
+  yield [cursorOf(run)]
+  const { outputs, settled } = yield* oneByOne(settleCalls(run.turn, tools, run.calls, run.outputs))
   run.outputs = outputs
   if (!settled) {
-    yield cursorOf(run)
+    yield [cursorOf(run)]
     return false
   }
   for (const { call } of run.calls) {

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { HubError } from '../../core/errors.ts'
 import { asHubError } from '../../core/errors.ts'
 import type { HubEvent } from '../../core/events.ts'
+import { inParts, tap } from '../../core/flow.ts'
 import { defineMiddleware } from '../../core/plugin.ts'
 
 /**
@@ -26,29 +27,27 @@ export const retry = defineMiddleware({
       const asked = error.retryAfterMs ?? 0
       return Math.round(asked + Math.random() * Math.min(maxMs, baseMs * 2 ** (attempt - 1)))
     }
-    return async function* (turn, next) {
-      for (let attempt = 1; ; attempt++) {
-        let shown = false
-        try {
-          for await (const event of next({ ...turn, attempt })) {
-            shown ||= !silent.has(event.type)
-            yield event
+    return (turn, next) =>
+      inParts(async function* () {
+        for (let attempt = 1; ; attempt++) {
+          let shown = false
+          try {
+            yield tap(next({ ...turn, attempt }), (event) => (shown ||= !silent.has(event.type)))
+            return
+          } catch (cause) {
+            const error = asHubError(cause, 'bot_failed')
+            const waited = (error.retryAfterMs ?? 0) <= maxRetryAfterMs
+            if (shown || !error.notStarted || !waited || attempt > retries || turn.signal.aborted) throw error
+            const retryInMs = pauseFor(error, attempt)
+            logger.warn(
+              { turn: turn.id, bot: bot.name, attempt, code: error.code, retryInMs, err: error.cause },
+              'trying again',
+            )
+            yield [{ type: 'attempt.failed', attempt, error: error.public(), retryInMs }]
+            await clock.sleep(retryInMs, turn.signal)
           }
-          return
-        } catch (cause) {
-          const error = asHubError(cause, 'bot_failed')
-          const waited = (error.retryAfterMs ?? 0) <= maxRetryAfterMs
-          if (shown || !error.notStarted || !waited || attempt > retries || turn.signal.aborted) throw error
-          const retryInMs = pauseFor(error, attempt)
-          logger.warn(
-            { turn: turn.id, bot: bot.name, attempt, code: error.code, retryInMs, err: error.cause },
-            'trying again',
-          )
-          yield { type: 'attempt.failed', attempt, error: error.public(), retryInMs }
-          await clock.sleep(retryInMs, turn.signal)
         }
-      }
-    }
+      })
   },
 })
 

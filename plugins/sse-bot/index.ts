@@ -1,6 +1,8 @@
 import { z } from 'zod'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent } from '../../core/events.ts'
+import { flatMap, inParts } from '../../core/flow.ts'
+import type { Part } from '../../core/flow.ts'
 import { parseExactJson } from '../../core/json.ts'
 import { defineProvider } from '../../core/plugin.ts'
 import type { PluginContext, ProviderSpec } from '../../core/plugin.ts'
@@ -59,24 +61,30 @@ const provider = defineProvider({
   manifest: { name: 'sse-bot' },
   options,
   create: (given, context) => ({
-    async *respond(turn) {
-      yield* wordsToEvents(say(turn, given, context), turn.shown.length)
-    },
+    respond: (turn) =>
+      wordsToEvents(
+        inParts(() => say(turn, given, context)),
+        turn.shown.length,
+      ),
   }),
 })
 
-async function* say(turn: Turn, given: Options, context: PluginContext): AsyncGenerator<string | HubEvent> {
+async function* say(turn: Turn, given: Options, context: PluginContext): AsyncGenerator<Part<string | HubEvent>, void> {
   const response = await post(turn, given, context)
   try {
     let frames = 0
-    for await (const event of response.events(refuseStray(response))) {
+    let isEnd = false
+    yield flatMap(response.events(refuseStray(response)), function* (event, stop): Generator<string | HubEvent> {
       frames += 1
       for (const step of stepsIn(event, turn, given, context)) {
-        if (typeof step === 'object' && step.type === 'end') return
+        if (typeof step === 'object' && step.type === 'end') {
+          isEnd = true
+          return stop()
+        }
         yield step
       }
-    }
-    if (!given.endsWithBody || frames === 0) throw new HubError('upstream_cut')
+    })
+    if (!isEnd && (!given.endsWithBody || frames === 0)) throw new HubError('upstream_cut')
   } finally {
     response.close()
   }

@@ -1027,7 +1027,8 @@ describe('a hub that asks a hub', () => {
         yield* pieces
       }),
     })
-    await using proxy = await startCuttingProxy(far.url, [8000])
+    // The first connection is the one on which the conversation is made.
+    await using proxy = await startCuttingProxy(far.url, [Infinity, 8000])
     await using near = await cozeHub({ far: coze({ botId: 'main', token: 'any', baseUrl: proxy.url }) })
     const items = await streamed(client(near), 'far', 'count')
     expect(proxy.cuts()).toBe(1)

@@ -1,4 +1,6 @@
 import { once } from 'node:events'
+import type { IncomingHttpHeaders } from 'node:http'
+import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { SourceEvent } from '../../core/sse.ts'
@@ -14,9 +16,6 @@ async function* slices(bytes: Uint8Array, cuts: readonly number[]): AsyncGenerat
 }
 const parse = (text: string, cuts: readonly number[] = []) =>
   Array.fromAsync(parseEvents(slices(new TextEncoder().encode(text), cuts)))
-
-const request = (url: string, more: { signal?: AbortSignal; idleTimeoutMs?: number } = {}) =>
-  requestEvents({ fetch, url, body: {}, signal: new AbortController().signal, idleTimeoutMs: 5000, ...more })
 
 describe('reading events', () => {
   const stream = '﻿id: 1\r\nevent: a\r\ndata: {"text":"你好 🌍"}\r\n\r\n: hm\n\ndata: two\ndata: lines\n\ndata:tight\n\n'
@@ -73,7 +72,15 @@ describe('writing events', () => {
   })
 })
 
-describe('asking an upstream', () => {
+const somebodysFetch: typeof fetch = (input, init) => fetch(input, init)
+
+describe.each([
+  ["Node's http", fetch],
+  ["somebody's fetch", somebodysFetch],
+])('asking an upstream through %s', (_name, send) => {
+  const request = (url: string, more: { signal?: AbortSignal; idleTimeoutMs?: number } = {}) =>
+    requestEvents({ fetch: send, url, body: {}, signal: new AbortController().signal, idleTimeoutMs: 5000, ...more })
+
   it('says that nothing was sent when nobody listens', async () => {
     const upstream = await startUpstream(() => {})
     await upstream[Symbol.asyncDispose]()
@@ -147,6 +154,61 @@ describe('asking an upstream', () => {
     await left.promise
   })
 
+  it.each([
+    ['gzip', gzipSync],
+    ['deflate', deflateSync],
+    ['br', brotliCompressSync],
+  ])('understands one that compresses with %s, asked or not', async (encoding, compress) => {
+    await using upstream = await startUpstream((_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream', 'content-encoding': encoding })
+      response.end(compress('data: one\n\ndata: two\n\n'))
+    })
+    const answer = await request(upstream.url)
+    expect(await Array.fromAsync(answer.events())).toEqual([{ data: 'one' }, { data: 'two' }])
+  })
+
+  it('holds up an upstream that is faster than its reader, and loses nothing of it', async () => {
+    const events = 3000
+    const text = 'x'.repeat(5000)
+    let heldUp = false
+    await using upstream = await startUpstream(async (_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      for (let count = 0; count < events; count++) {
+        if (response.write(`id: ${count}\ndata: ${text}\n\n`)) continue
+        heldUp = true
+        await once(response, 'drain')
+      }
+      response.end()
+    })
+    const answer = await request(upstream.url)
+    let next = 0
+    for await (const { id } of answer.events()) {
+      if (next === 0) await expect.poll(() => heldUp).toBe(true)
+      expect(id).toBe(String(next++))
+    }
+    expect(next).toBe(events)
+  })
+
+  it('sends its message whole, with its headers', async () => {
+    const seen = Promise.withResolvers<{ readonly body: string; readonly headers: IncomingHttpHeaders }>()
+    await using upstream = await startUpstream(async (incoming, response) => {
+      seen.resolve({ body: Buffer.concat(await Array.fromAsync(incoming)).toString(), headers: incoming.headers })
+      response.end()
+    })
+    await requestEvents({
+      fetch: send,
+      url: upstream.url,
+      headers: { authorization: 'Bearer key' },
+      body: { text: '你好 🌍' },
+      signal: new AbortController().signal,
+      idleTimeoutMs: 5000,
+    })
+    expect(await seen.promise).toMatchObject({
+      body: '{"text":"你好 🌍"}',
+      headers: { authorization: 'Bearer key', 'content-type': 'application/json' },
+    })
+  })
+
   it('reads at most 64 KiB of an error page', async () => {
     await using upstream = await startUpstream((_, response) => {
       response.writeHead(500, { 'content-type': 'text/html' })
@@ -156,6 +218,20 @@ describe('asking an upstream', () => {
     expect(answer.status).toBe(500)
     expect(await answer.text()).toHaveLength(65_536)
   })
+})
+
+it('uses the connection of an answer that came to its end again', async () => {
+  const ports = new Set<number | undefined>()
+  await using upstream = await startUpstream((incoming, response) => {
+    ports.add(incoming.socket.remotePort)
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).end('data: one\n\n')
+  })
+  const { signal } = new AbortController()
+  for (let count = 0; count < 3; count++) {
+    const answer = await requestEvents({ fetch, url: upstream.url, signal, idleTimeoutMs: 5000 })
+    expect(await Array.fromAsync(answer.events())).toEqual([{ data: 'one' }])
+  }
+  expect(ports.size).toBe(1)
 })
 
 describe('Retry-After', () => {
