@@ -317,8 +317,9 @@ describe('coming in', () => {
     expect(statSync(file).mode & 0o777).toBe(0o600)
     expect(JSON.stringify(first.log)).not.toContain(made)
     const body = '{"text":"x"}'
-    const signed = new Webhook(made).sign('msg_1', new Date(), body)
-    expect((await post(first, body, { ...headersFor(body, 'msg_1'), 'webhook-signature': signed })).status).toBe(202)
+    const at = new Date()
+    const signed = new Webhook(made).sign('msg_1', at, body)
+    expect((await post(first, body, { ...headersFor(body, 'msg_1', at), 'webhook-signature': signed })).status).toBe(202)
     await first.hub.stop(0)
     await using second = await startHub(config, { folder: first.folder })
     expect(second.hub.notices).toEqual([])
