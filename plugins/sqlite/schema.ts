@@ -217,4 +217,10 @@ export const migrations: readonly string[] = [
   `
   ALTER TABLE outbox ADD COLUMN error TEXT;
   `,
+  `
+  CREATE TABLE journal (
+    number INTEGER PRIMARY KEY,
+    body TEXT NOT NULL
+  );
+  `,
 ]

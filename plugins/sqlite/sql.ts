@@ -16,6 +16,9 @@ export class Sql {
   readonly #statements = new Map<string, Database.Statement>()
   readonly #transaction: Database.Transaction<(work: () => unknown) => unknown>
   readonly #group: Asked[] = []
+  #number = 0
+  #rolledBack: (transaction: number) => void = () => {}
+  #isWiping = false
 
   constructor(database: Database.Database) {
     this.#database = database
@@ -43,16 +46,35 @@ export class Sql {
 
   /** Runs something as one commit. */
   atomically<Result>(work: () => Result): Result {
-    return this.#transaction.immediate(work) as Result
+    const number = ++this.#number
+    try {
+      return this.#transaction.immediate(work) as Result
+    } catch (error) {
+      this.#rolledBack(number)
+      throw error
+    }
   }
 
-  /** Runs something as one commit that overwrites in the file what it deletes; otherwise SQLite only marks it as free. */
+  /** The number of the commit that is being made, or was made last. */
+  get transaction(): number {
+    return this.#number
+  }
+
+  /** For who keeps in memory what is in the file: is called with the number of a commit of which nothing is left. */
+  onRollback(listener: (transaction: number) => void): void {
+    this.#rolledBack = listener
+  }
+
+  /** Overwrites in the file what is deleted inside of it; otherwise SQLite only marks it as free. */
   wiping<Result>(work: () => Result): Result {
+    if (this.#isWiping) return work()
+    this.#isWiping = true
     this.#database.pragma('secure_delete = ON')
     try {
-      return this.atomically(work)
+      return work()
     } finally {
       this.#database.pragma('secure_delete = OFF')
+      this.#isWiping = false
     }
   }
 
@@ -92,8 +114,14 @@ export class Sql {
     }
   }
 
-  close(): void {
+  /** Does what was asked for, and `last` if that can be done. */
+  close(last: () => void): void {
     if (this.#group.length > 0) this.#commitGroup()
+    try {
+      this.atomically(last)
+    } catch {
+      // It is for the next start.
+    }
     this.#database.close()
   }
 

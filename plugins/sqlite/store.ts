@@ -88,6 +88,8 @@ export class SqliteStore implements Store {
       records: this.#records,
       outbox: this.#outbox,
     })
+    // What a hub that was killed has left.
+    sql.atomically(() => this.#turns.settle())
   }
 
   async accept(input: AcceptInput): Promise<AcceptResult> {
@@ -207,8 +209,8 @@ export class SqliteStore implements Store {
   }
 
   async forget(conversation: string, owed?: Omit<Delivery, 'attempts'>): Promise<void> {
-    this.#sql.wiping(() => {
-      this.#conversations.forget(conversation)
+    this.#sql.atomically(() => {
+      this.#sql.wiping(() => this.#turns.forget(conversation))
       if (owed) this.#outbox.add(owed)
     })
   }
@@ -355,7 +357,7 @@ export class SqliteStore implements Store {
   }
 
   async close(): Promise<void> {
-    this.#sql.close()
+    this.#sql.close(() => this.#turns.settle())
     this.#lock?.close()
   }
 }

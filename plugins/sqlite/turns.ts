@@ -16,6 +16,7 @@ import type { NumberedEvent } from '../../core/events.ts'
 import type { ConversationRef, Json, Message } from '../../core/message.ts'
 import { isEnded, isHook, startedEvent, toTurnEnd } from '../../core/store.ts'
 import type { ConversationTable } from './conversations.ts'
+import { Journal } from './journal.ts'
 import { toDelivery } from './outbox.ts'
 import type { OutboxTable } from './outbox.ts'
 import type { RecordTable } from './records.ts'
@@ -109,6 +110,7 @@ export class TurnTable {
   readonly #conversations: ConversationTable
   readonly #records: RecordTable
   readonly #outbox: OutboxTable
+  readonly #journal: Journal
 
   constructor(sql: Sql, epoch: number, { conversations, records, outbox }: Neighbours) {
     this.#sql = sql
@@ -116,6 +118,7 @@ export class TurnTable {
     this.#conversations = conversations
     this.#records = records
     this.#outbox = outbox
+    this.#journal = new Journal(sql)
   }
 
   accept(input: AcceptInput): AcceptResult {
@@ -155,10 +158,10 @@ export class TurnTable {
       input.message.id,
     )
     if (twin) {
-      if (twin.fingerprint !== input.fingerprint) return { outcome: 'mismatch', turn: toTurn(twin) }
+      if (twin.fingerprint !== input.fingerprint) return { outcome: 'mismatch', turn: this.#toTurn(twin) }
       this.#owe(twin, input)
       if (input.detached) this.#sql.run('UPDATE turns SET detached = 1 WHERE number = ?', twin.number)
-      return { outcome: 'duplicate', turn: toTurn(twin) }
+      return { outcome: 'duplicate', turn: this.#toTurn(twin) }
     }
     if (this.#conversations.isTaken(conversation.id)) return this.#acceptTaken(input, conversation)
     if (input.message.by) return { outcome: 'not_handed_over' }
@@ -235,17 +238,24 @@ export class TurnTable {
     const claimed: TurnRow[] = []
     let deliveries = 0
     for (const step of steps) {
+      const journaled = this.#journal.add(step, steps.length === 1)
+      if (journaled) {
+        for (const event of step.events) this.#conversations.note(journaled.conversation, event)
+        continue
+      }
       const result = this.#appendOne(step)
       if (!result) refused.push(step.turn)
       deliveries += result?.deliveries ?? 0
       if (result?.claimed) claimed.push(result.claimed)
     }
+    this.#journal.write()
     return { refused, claimed, deliveries }
   }
 
   /** `unanswered`: no bot had a part in the turn, and it was in nobody's way. */
   #appendOne(step: Append, unanswered = false): { deliveries: number; claimed?: TurnRow | undefined } | undefined {
     let deliveries = 0
+    this.#journal.settle(step.turn)
     const turn = this.#sql.get<{ number: number; conversation: string; epoch: number; ended_at: number | null }>(
       'SELECT number, conversation, epoch, ended_at FROM turns WHERE id = ?',
       step.turn,
@@ -322,7 +332,7 @@ export class TurnTable {
 
   turn(id: string): TurnRow | undefined {
     const row = this.#sql.get<TurnColumns>(`SELECT ${turnColumns} WHERE turns.id = ?`, id)
-    return row && toTurn(row)
+    return row && this.#toTurn(row)
   }
 
   result(turn: string): TurnResult | undefined {
@@ -342,20 +352,25 @@ export class TurnTable {
   }
 
   #page(turn: string, after: number, limit: number): readonly EventColumns[] {
-    const rows = this.#sql.iterate<EventColumns>(
+    const page: EventColumns[] = []
+    let length = 0
+    for (const row of this.#events(turn, after, limit)) {
+      page.push(row)
+      length += row.body.length
+      if (page.length >= limit || length >= maxPageLength) break
+    }
+    return page
+  }
+
+  /** Those in the table, and if there are fewer than `limit` those that are to come there. */
+  *#events(turn: string, after: number, limit: number): Generator<EventColumns> {
+    yield* this.#sql.iterate<EventColumns>(
       `SELECT body, at FROM events WHERE turn = (SELECT number FROM turns WHERE id = ?) AND seq > ? ORDER BY seq LIMIT ?`,
       turn,
       after,
       limit,
     )
-    const page: EventColumns[] = []
-    let length = 0
-    for (const row of rows) {
-      page.push(row)
-      length += row.body.length
-      if (length >= maxPageLength) break
-    }
-    return page
+    yield* this.#journal.unmoved(turn, after)
   }
 
   search({ live, bots, bot, status, before, limit }: TurnSearch): Page<TurnItem> {
@@ -387,10 +402,11 @@ export class TurnTable {
   }
 
   recover(at: number): Recovered {
+    this.#journal.empty()
     this.#sql.run('UPDATE turns SET epoch = ? WHERE ended_at IS NULL', this.#epoch)
     const alive = this.#sql
       .all<TurnColumns>(`SELECT ${turnColumns} WHERE turns.ended_at IS NULL ORDER BY turns.number`)
-      .map(toTurn)
+      .map(this.#toTurn)
     const busy = new Set(alive.filter((turn) => turn.status !== 'queued').map((turn) => turn.conversation.id))
     const idle = new Set(alive.map((turn) => turn.conversation.id).filter((id) => !busy.has(id)))
     return {
@@ -422,7 +438,7 @@ export class TurnTable {
         `SELECT ${turnColumns} WHERE turns.conversation = ? AND turns.ended_at IS NULL ORDER BY turns.number`,
         conversation,
       )
-      .map(toTurn)
+      .map(this.#toTurn)
   }
 
   idsOf(conversation: string): string[] {
@@ -444,7 +460,7 @@ export class TurnTable {
             conversation,
             after,
           )
-    return row && toTurn(row)
+    return row && this.#toTurn(row)
   }
 
   compact(endedBefore: number, limit: number): number {
@@ -453,6 +469,7 @@ export class TurnTable {
       endedBefore,
       limit,
     )
+    if (turns.length > 0) this.#journal.empty()
     for (const { number } of turns) {
       this.#sql.run(`DELETE FROM events WHERE turn = ? AND json_extract(body, '$.type') NOT IN (${keptTypes})`, number)
       this.#sql.run('UPDATE turns SET compacted = 1 WHERE number = ?', number)
@@ -469,11 +486,25 @@ export class TurnTable {
       endedBefore,
       limit,
     )
+    if (turns.length > 0) this.#journal.empty()
     for (const { number } of turns) this.#sql.run('DELETE FROM turns WHERE number = ?', number)
     for (const { conversation } of turns) this.#conversations.forgetSpent(conversation)
     this.#outbox.prune(endedBefore)
     return turns.length
   }
+
+  /** Deletes a conversation with everything that hangs on it. */
+  forget(conversation: string): void {
+    this.#journal.empty()
+    this.#conversations.forget(conversation)
+  }
+
+  /** Brings the events of live turns to where those of others are. */
+  settle(): void {
+    this.#journal.empty()
+  }
+
+  readonly #toTurn = (row: TurnColumns): TurnRow => ({ ...toTurn(row), ...this.#journal.newer(row.id) })
 }
 
 const failedStep = (turn: TurnRow, result: TurnResult, at: number): Append => ({
