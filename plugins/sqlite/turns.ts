@@ -469,7 +469,7 @@ export class TurnTable {
       endedBefore,
       limit,
     )
-    if (turns.length > 0) this.#journal.empty()
+    if (turns.length > 0) this.#journal.clean()
     for (const { number } of turns) {
       this.#sql.run(`DELETE FROM events WHERE turn = ? AND json_extract(body, '$.type') NOT IN (${keptTypes})`, number)
       this.#sql.run('UPDATE turns SET compacted = 1 WHERE number = ?', number)
@@ -486,7 +486,7 @@ export class TurnTable {
       endedBefore,
       limit,
     )
-    if (turns.length > 0) this.#journal.empty()
+    if (turns.length > 0) this.#journal.clean()
     for (const { number } of turns) this.#sql.run('DELETE FROM turns WHERE number = ?', number)
     for (const { conversation } of turns) this.#conversations.forgetSpent(conversation)
     this.#outbox.prune(endedBefore)
@@ -495,8 +495,9 @@ export class TurnTable {
 
   /** Deletes a conversation with everything that hangs on it. */
   forget(conversation: string): void {
-    this.#journal.empty()
+    this.#journal.settleAll(conversation)
     this.#conversations.forget(conversation)
+    this.#journal.clean()
   }
 
   /** Brings the events of live turns to where those of others are. */
