@@ -3,7 +3,9 @@ import type { Json } from '../../core/message.ts'
 import type { Append, TurnRow } from '../../core/store.ts'
 import type { Sql } from './sql.ts'
 
-/** How long a step may be to gain from it, in characters: the more it has of one turn, the less there is to be gathered. */
+/** How long a step may be to gain from it: the more it has of one turn, the less there is to be gathered. */
+const maxStepEvents = 8
+/** The same in characters. */
 const maxStepLength = 1024
 /** How much of one turn may be unmoved, in characters: what its end moves in one commit. */
 const maxTurnLength = 16_384
@@ -288,6 +290,11 @@ const liveColumns = `id, number, conversation, epoch,
 const cursorOf = ({ cursor }: Pick<Append, 'cursor'>): string =>
   cursor === undefined ? '[]' : JSON.stringify([cursor])
 
-/** Whether a step has events, perhaps with a cursor, and nothing else to write. */
+/** Whether a step has a few events, perhaps with a cursor, and nothing else to write. */
 const isPlain = ({ events, status, thread, expiresAt, result }: Append): boolean =>
-  events.length > 0 && status === undefined && thread === undefined && expiresAt === undefined && result === undefined
+  events.length > 0 &&
+  events.length <= maxStepEvents &&
+  status === undefined &&
+  thread === undefined &&
+  expiresAt === undefined &&
+  result === undefined

@@ -256,6 +256,10 @@ describe('the journal', () => {
     // And does not take what is long already: it is no cheaper here.
     await store.append(turns.map((turn) => stepOf(turn, [delta(62, 'x'.repeat(1100))])))
     expect(turns.map(moved)).toEqual([62, 62])
+    await store.append(turns.map((turn) => stepOf(turn, said(63, 71))))
+    expect(turns.map(moved)).toEqual([71, 71])
+    await store.append(turns.map((turn) => stepOf(turn, said(72, 74))))
+    expect(turns.map(moved)).toEqual([71, 71])
   })
 
   it('has nothing left when the hub has stopped', async () => {
