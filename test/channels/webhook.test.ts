@@ -319,7 +319,9 @@ describe('coming in', () => {
     const body = '{"text":"x"}'
     const at = new Date()
     const signed = new Webhook(made).sign('msg_1', at, body)
-    expect((await post(first, body, { ...headersFor(body, 'msg_1', at), 'webhook-signature': signed })).status).toBe(202)
+    expect((await post(first, body, { ...headersFor(body, 'msg_1', at), 'webhook-signature': signed })).status).toBe(
+      202,
+    )
     await first.hub.stop(0)
     await using second = await startHub(config, { folder: first.folder })
     expect(second.hub.notices).toEqual([])
