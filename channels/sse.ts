@@ -5,6 +5,7 @@ import { channelOptions, defineChannel } from '../core/channel.ts'
 import { failures, HubError } from '../core/errors.ts'
 import { openEventStream } from '../core/event-stream.ts'
 import type { NumberedEvent } from '../core/events.ts'
+import { forEach } from '../core/flow.ts'
 import { answerTurn, nativePaths, nativeRequests, sendMessage, turnOf, under } from '../core/native.ts'
 import { encodeEvent } from '../core/sse.ts'
 import type { TurnRow } from '../core/store.ts'
@@ -121,12 +122,11 @@ async function stream(
   isLast: (event: NumberedEvent) => boolean = () => false,
 ): Promise<void> {
   const client = openEventStream(ctx, context)
-  for await (const events of context.hub.follow(turn, after, client.signal)) {
+  await forEach(context.hub.follow(turn, after, client.signal), (events, stop) => {
     const last = events.findIndex(isLast)
-    const shown = last < 0 ? events : events.slice(0, last + 1)
-    await client.write(framesOf(turn, shown))
-    if (last >= 0) break
-  }
+    if (last >= 0) stop()
+    return client.write(framesOf(turn, last < 0 ? events : events.slice(0, last + 1)))
+  })
   client.close()
 }
 
@@ -159,12 +159,16 @@ async function placeOf(
   return { turn: turn.id, seq: Number(parts['seq']) }
 }
 
+const framesOf = (turn: string, events: readonly NumberedEvent[]): Iterable<string> =>
+  events.length === 1 ? [frameOf(turn, events[0]!)] : eachFrame(turn, events)
+
 /** One at a time, as they are taken: a client that does not read costs no frames. */
-function* framesOf(turn: string, events: readonly NumberedEvent[]): Generator<string> {
-  for (const event of events) {
-    yield encodeEvent({ id: `${turn}/${event.seq}`, event: event.type, data: JSON.stringify(event) })
-  }
+function* eachFrame(turn: string, events: readonly NumberedEvent[]): Generator<string> {
+  for (const event of events) yield frameOf(turn, event)
 }
+
+const frameOf = (turn: string, event: NumberedEvent): string =>
+  encodeEvent({ id: `${turn}/${event.seq}`, event: event.type, data: JSON.stringify(event) })
 
 /** `Last-Event-ID` (`{turn}/{seq}`, or the number alone) before `?after=`. */
 function cursorOf(ctx: RequestContext, turn: TurnRow): number {

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import type { ServerResponse } from 'node:http'
+import type { Writable } from 'node:stream'
 import type { ChannelContext, RequestContext } from './channel.ts'
 import { HubError } from './errors.ts'
 import { maxFileBytes, uploadIdleMs } from './upload.ts'
@@ -79,8 +79,8 @@ export async function sendBytes(
 }
 
 /** Resolves when a client has taken what was written or has gone; one that takes nothing for 30 s is cut. */
-export async function drained(response: ServerResponse, signal: AbortSignal): Promise<void> {
-  const timer = setTimeout(() => response.destroy(), readTimeoutMs)
-  await once(response, 'drain', { signal }).catch(() => {})
+export async function drained(client: Writable, signal: AbortSignal): Promise<void> {
+  const timer = setTimeout(() => client.destroy(), readTimeoutMs)
+  await once(client, 'drain', { signal }).catch(() => {})
   clearTimeout(timer)
 }

@@ -19,7 +19,7 @@ import type { Bots } from './bots.ts'
 import type { Clock } from './clock.ts'
 import { asHubError, HubError } from './errors.ts'
 import { faultPoint } from './fault-points.ts'
-import { flowOf } from './flow.ts'
+import { forEach, inParts } from './flow.ts'
 import type {
   CancelledBy,
   ConsentDecision,
@@ -299,13 +299,17 @@ export class Dispatcher {
   }
 
   /** The events of a turn in groups, as they are committed: see `TurnLog.follow`. Whoever follows is listening. */
-  async *follow(turn: string, after: number, signal: AbortSignal): AsyncGenerator<readonly NumberedEvent[]> {
-    this.#attendance.arrive(turn)
-    try {
-      yield* this.#log.follow(turn, after, signal)
-    } finally {
-      this.#attendance.leave(turn)
-    }
+  follow(turn: string, after: number, signal: AbortSignal): AsyncIterable<readonly NumberedEvent[]> {
+    const log = this.#log
+    const attendance = this.#attendance
+    return inParts(async function* () {
+      attendance.arrive(turn)
+      try {
+        yield log.follow(turn, after, signal)
+      } finally {
+        attendance.leave(turn)
+      }
+    })
   }
 
   /**
@@ -524,19 +528,11 @@ export class Dispatcher {
     const stop = () => setTimeout(() => overdue.reject(turn.signal.reason), stopWithinMs).unref()
     turn.signal.addEventListener('abort', stop, { once: true })
     const pump = async () => {
-      const events = flowOf(bot.respond(turn))
-      try {
-        for (let said = events.take(); said; said = events.take()) {
-          if (said.length === 0) await events.ready()
-          for (const event of said) {
-            if (over) return
-            turn.signal.throwIfAborted()
-            if (this.#write(bot, turn, transcript, event)) await this.#log.commit()
-          }
-        }
-      } finally {
-        await events.close()
-      }
+      await forEach(bot.respond(turn), (event, leave) => {
+        if (over) return leave()
+        turn.signal.throwIfAborted()
+        if (this.#write(bot, turn, transcript, event)) return this.#log.commit()
+      })
       turn.signal.throwIfAborted()
     }
     try {
@@ -557,7 +553,7 @@ export class Dispatcher {
     }
     if (event.type === 'attempt.failed') this.#retrying(turn.id, event.attempt + 1)
     const events = transcript.add(event)
-    if (events.length > 0) this.#log.push({ turn: turn.id, events: events.map((each) => this.#dated(bot, each)) })
+    if (events.length > 0) this.#log.push({ turn: turn.id, events: this.#dated(bot, events) })
     return this.#log.crowded
   }
 
@@ -571,9 +567,11 @@ export class Dispatcher {
     return this.#runs.get(turn)?.attempt
   }
 
-  #dated(bot: Bot, event: LoggedEvent): LoggedEvent {
-    if (event.type !== 'consent.requested' && event.type !== 'tool.outputs_requested') return event
-    return { ...event, expiresAt: new Date(this.#clock.now() + bot.answerWithinMs).toISOString() }
+  /** A request says until when it waits. */
+  #dated(bot: Bot, events: readonly LoggedEvent[]): readonly LoggedEvent[] {
+    if (!events.some(isRequest)) return events
+    const expiresAt = new Date(this.#clock.now() + bot.answerWithinMs).toISOString()
+    return events.map((event) => (isRequest(event) ? { ...event, expiresAt } : event))
   }
 
   /** The bot has said all: the turn is complete, or waits for answers to its calls. */
@@ -687,6 +685,8 @@ export class Dispatcher {
     this.#audit.record({ what, by: principal.key, bot: turn.bot, turn: turn.id, ...(details ? { details } : {}) })
   }
 }
+
+const isRequest = ({ type }: LoggedEvent): boolean => type === 'consent.requested' || type === 'tool.outputs_requested'
 
 /** Rejects with the reason of a signal: for work that may not heed it. */
 const rejected = (signal: AbortSignal): Promise<never> =>

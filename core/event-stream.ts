@@ -1,3 +1,5 @@
+import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import { drained } from './byte-stream.ts'
 import type { ChannelContext, RequestContext } from './channel.ts'
 
@@ -10,10 +12,10 @@ export interface EventStream {
   /** Aborted when the client has left, does not read, or the stream was closed. */
   readonly signal: AbortSignal
   /**
-   * Resolves when the client can take more. At most 64 KiB and one frame are queued for it, and a client that takes
-   * nothing for 30 s is cut.
+   * Resolves when the client can take more; gives nothing where it can at once. At most 64 KiB and one frame are queued
+   * for it, and a client that takes nothing for 30 s is cut.
    */
-  write(frames: Iterable<string>): Promise<void>
+  write(frames: Iterable<string>): Promise<void> | void
   close(): void
 }
 
@@ -52,20 +54,36 @@ export function openEventStream(
   response.once('close', leave)
   if (response.destroyed) leave()
 
+  const send = (rest: Iterator<string>): Promise<void> | void => {
+    for (let piece = rest.next(); !piece.done && !left.signal.aborted; piece = rest.next()) {
+      const full = writeChunk(response, piece.value)
+      if (full) return drained(full, left.signal).then(() => send(rest))
+    }
+  }
+
   return {
     signal: left.signal,
-    async write(frames) {
+    write(frames) {
       heartbeat.refresh()
-      for (const piece of pieces(frames)) {
-        if (left.signal.aborted) return
-        if (!response.write(piece)) await drained(response, left.signal)
-      }
+      return send(pieces(frames))
     },
     close() {
       leave()
       response.end()
     },
   }
+}
+
+/**
+ * Writes a piece of the body and returns what has to drain before there is room for another. A chunk of HTTP is one
+ * string here, written to the socket: Node makes four of it, to be corked and put together, for 6 % more CPU of all that
+ * a delta takes.
+ */
+function writeChunk(response: ServerResponse, text: string): ServerResponse | Socket | undefined {
+  const { socket } = response
+  // There is none as long as another answer of its connection is under way.
+  if (!socket || !response.chunkedEncoding) return response.write(text) ? undefined : response
+  return socket.write(`${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`) ? undefined : socket
 }
 
 /** Frames joined to as few writes as the limit allows. */

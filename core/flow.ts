@@ -1,3 +1,5 @@
+import type { Pulse } from './pulse.ts'
+
 const none: readonly never[] = []
 
 /**
@@ -57,6 +59,31 @@ export abstract class Flow<T> implements AsyncIterable<T> {
   }
 }
 
+/**
+ * Does something with every item of a stream, one after the other, as a `for await` would, and waits only where there is
+ * something to wait for. `stop` is its `break`.
+ */
+export async function forEach<T>(
+  stream: AsyncIterable<T>,
+  work: (item: T, stop: () => void) => Promise<void> | void,
+): Promise<void> {
+  const flow = flowOf(stream)
+  let isStopped = false
+  const stop = () => (isStopped = true)
+  try {
+    for (let items = flow.take(); items; items = flow.take()) {
+      if (items.length === 0) await flow.ready()
+      for (const item of items) {
+        const working = work(item, stop)
+        if (working) await working
+        if (isStopped) return
+      }
+    }
+  } finally {
+    await flow.close()
+  }
+}
+
 /** Any stream as a flow. */
 export const flowOf = <T>(stream: AsyncIterable<T>): Flow<T> => (stream instanceof Flow ? stream : new Iterated(stream))
 
@@ -106,11 +133,13 @@ export class Queue<T> extends Flow<T> {
   #items: T[] = []
   #wake: (() => void) | undefined
   readonly #onTaken: (() => void) | undefined
+  readonly #pulse: Pulse | undefined
 
-  /** `onTaken` is told when all that was there has been taken. */
-  constructor(onTaken?: () => void) {
+  /** `onTaken` is told when all that was there has been taken; `pulse` wakes those who wait, of all its queues together. */
+  constructor({ onTaken, pulse }: { readonly onTaken?: () => void; readonly pulse?: Pulse } = {}) {
     super()
     this.#onTaken = onTaken
+    this.#pulse = pulse
   }
 
   get ended(): boolean {
@@ -120,7 +149,11 @@ export class Queue<T> extends Flow<T> {
   push(item: T): void {
     if (this.isOver) return
     this.#items.push(item)
-    this.#wake?.()
+    const wake = this.#wake
+    if (!wake) return
+    this.#wake = undefined
+    if (this.#pulse) this.#pulse.next(wake)
+    else wake()
   }
 
   override end(): void {
@@ -191,11 +224,14 @@ class Each<T, U> extends Flow<U> {
     return this.#source.close()
   }
 
-  #mapped(items: readonly T[]): U[] {
+  #mapped(items: readonly T[]): readonly U[] {
     const given: U[] = []
     try {
       for (const item of items) {
-        for (const one of this.#map(item, this.#stop)) given.push(one)
+        const mapped = this.#map(item, this.#stop)
+        // As it mostly is: a chunk with one event.
+        if (items.length === 1 && isItems(mapped)) return mapped
+        for (const one of mapped) given.push(one)
         if (this.isOver) break
       }
     } catch (error) {
@@ -316,4 +352,4 @@ class InParts<T> extends Flow<T> {
   }
 }
 
-const isItems = <T>(part: Part<T>): part is readonly T[] => Array.isArray(part)
+const isItems = <T>(part: Part<T> | Iterable<T>): part is readonly T[] => Array.isArray(part)

@@ -1,21 +1,20 @@
-import { setImmediate, setTimeout } from 'node:timers'
 import type { HubError } from './errors.ts'
 import { asHubError } from './errors.ts'
 import type { LoggedEvent, NumberedEvent } from './events.ts'
 import { isTerminal } from './events.ts'
 import { faultPoint } from './fault-points.ts'
+import { Flow, inParts } from './flow.ts'
+import type { Part } from './flow.ts'
 import type { Clock } from './clock.ts'
+import { Pulse } from './pulse.ts'
 import type { Append, Store, TurnRow } from './store.ts'
 import { isEnded } from './store.ts'
 
-/** With at most this many turns open a step is committed at once; above it steps are gathered. */
-const fewTurns = 8
 /**
- * How long, in terms of what commits take here: the process waits for the disk a third of its time at most. With 4,000
- * deltas a second and commits of 1.7 ms a delta was 4.5 ms on its way in place of 10.3 with ten ms for all, for 8 % more
- * CPU.
+ * How long it is from one commit to the next, in terms of what one takes here: the process waits for the disk a third of
+ * its time at most.
  */
-const gatherFor = 2
+const commitEvery = 3
 const longestGatherMs = 10
 /** How much a writer may be ahead of the store, in events, before it has to wait. */
 const maxPending = 4096
@@ -35,7 +34,7 @@ interface OpenTurn {
 }
 
 interface Batch {
-  readonly steps: Map<string, Append & { readonly events: NumberedEvent[] }>
+  readonly steps: Map<string, Append & { readonly events: NumberedEvent[]; at: number }>
   readonly done: PromiseWithResolvers<void>
 }
 
@@ -66,6 +65,7 @@ export class TurnLog {
   /** What a commit takes, as of late, in ms. */
   #commitMs = 0
   #committing: Promise<void> = Promise.resolve()
+  readonly #pulse = new Pulse(() => Math.min(longestGatherMs, commitEvery * this.#commitMs))
 
   constructor(store: Store, clock: Clock, options: TurnLogOptions) {
     this.#store = store
@@ -94,17 +94,15 @@ export class TurnLog {
     const turn = this.#open.get(step.turn)
     if (!turn) throw new Error(`turn ${step.turn} is not open for writing`)
     const { events, ...change } = step
-    const numbered = events.map((event) => ({ seq: ++turn.seq, ...event }))
     const batch = (this.#batch ??= this.#schedule())
-    const before = batch.steps.get(step.turn)
-    before?.events.push(...numbered)
-    batch.steps.set(step.turn, {
-      ...before,
-      ...change,
-      epoch: turn.epoch,
-      events: before?.events ?? numbered,
-      at: this.#clock.now(),
-    })
+    let batched = batch.steps.get(step.turn)
+    if (!batched) {
+      batched = { turn: step.turn, epoch: turn.epoch, events: [], at: 0 }
+      batch.steps.set(step.turn, batched)
+    }
+    for (const event of events) batched.events.push({ seq: ++turn.seq, ...event })
+    Object.assign(batched, change)
+    batched.at = this.#clock.now()
     this.#pending += events.length
   }
 
@@ -126,24 +124,30 @@ export class TurnLog {
    * Goes on past `turn.waiting`.
    * @throws HubError `store_unavailable`, so that no reader takes a lost end for a long silence
    */
-  async *follow(turn: string, after: number, signal: AbortSignal): AsyncGenerator<readonly NumberedEvent[]> {
+  follow(turn: string, after: number, signal: AbortSignal): Flow<readonly NumberedEvent[]> {
+    return inParts(() => this.#follow(turn, after, signal))
+  }
+
+  async *#follow(turn: string, after: number, signal: AbortSignal): AsyncGenerator<Part<readonly NumberedEvent[]>> {
     const watcher = new Watcher()
     this.#watch(turn, watcher)
     signal.addEventListener('abort', watcher.notify)
     try {
       let cursor = after
       while (!signal.aborted) {
-        watcher.reset()
-        const events = this.#tail(turn, cursor) ?? (await this.#store.read(turn, cursor, pageLength))
+        const live = new Live((from) => this.#tail(turn, from), watcher, cursor, signal)
+        yield live
+        cursor = live.cursor
+        if (live.hasEnded || signal.aborted) return
+        // Its reader lags behind the tail, or it is not written here.
+        const events = await this.#store.read(turn, cursor, pageLength)
         const last = events.at(-1)
         if (last) {
+          yield [events]
           cursor = last.seq
-          yield events
           if (isTerminal(last)) return
-          continue
-        }
-        if (!this.#open.has(turn) && (await this.#hasEnded(turn))) return
-        await watcher.changed()
+        } else if (!this.#open.has(turn) && (await this.#hasEnded(turn))) return
+        else await watcher.changed()
       }
     } finally {
       signal.removeEventListener('abort', watcher.notify)
@@ -186,10 +190,7 @@ export class TurnLog {
     const batch: Batch = { steps: new Map(), done: Promise.withResolvers() }
     // A batch nobody waits for must not bring the process down; its failure reaches the next commit() of its writers.
     batch.done.promise.catch(() => {})
-    const flush = () => void this.#flush(batch)
-    const gatherMs = Math.min(longestGatherMs, gatherFor * this.#commitMs)
-    if (this.#open.size > fewTurns) setTimeout(flush, gatherMs)
-    else setImmediate(flush)
+    this.#pulse.next(() => void this.#flush(batch))
     return batch
   }
 
@@ -257,8 +258,10 @@ class Watcher {
   #failure: HubError | undefined
   #resolve: (() => void) | undefined
 
+  /** From here on counts what is new. */
   reset(): void {
     this.#changed = false
+    if (this.#failure) throw this.#failure
   }
 
   readonly notify = (): void => {
@@ -271,10 +274,47 @@ class Watcher {
     this.notify()
   }
 
-  /** Resolves at the next notice, or at once if there was one since `reset`. */
-  async changed(): Promise<void> {
-    if (!this.#changed) await new Promise<void>((resolve) => (this.#resolve = resolve))
-    this.#resolve = undefined
-    if (this.#failure) throw this.#failure
+  /** Resolves at the next notice, or at once if there was one since `reset`, which throws when that was a failure. */
+  changed(): Promise<void> {
+    return this.#changed ? Promise.resolve() : new Promise((resolve) => (this.#resolve = resolve))
   }
+}
+
+/** What is committed of a turn behind a place, for as long as the store need not be asked. */
+class Live extends Flow<readonly NumberedEvent[]> {
+  readonly #tail: (after: number) => readonly NumberedEvent[] | undefined
+  readonly #watcher: Watcher
+  readonly #signal: AbortSignal
+  /** Number of the last event that was taken. */
+  cursor: number
+  hasEnded = false
+
+  constructor(
+    tail: (after: number) => readonly NumberedEvent[] | undefined,
+    watcher: Watcher,
+    cursor: number,
+    signal: AbortSignal,
+  ) {
+    super()
+    this.#tail = tail
+    this.#watcher = watcher
+    this.cursor = cursor
+    this.#signal = signal
+  }
+
+  take(): readonly (readonly NumberedEvent[])[] | undefined {
+    this.#watcher.reset()
+    const events = this.hasEnded || this.#signal.aborted ? undefined : this.#tail(this.cursor)
+    const last = events?.at(-1)
+    if (!events || !last) return events && []
+    this.cursor = last.seq
+    this.hasEnded = isTerminal(last)
+    return [events]
+  }
+
+  ready(): Promise<void> {
+    return this.#watcher.changed()
+  }
+
+  async close(): Promise<void> {}
 }

@@ -205,20 +205,21 @@ async function* read(chunks: AsyncIterable<OpenaiChunk>, round: number): Events<
     return [{ type: 'reasoning.completed', message: thoughts, text: reasoning!.text }]
   }
   try {
-    yield flatMap(chunks, function* ({ delta, usage }): Generator<HubEvent> {
+    yield flatMap(chunks, ({ delta, usage }) => {
+      const events: HubEvent[] = []
       if (delta.reasoning) {
         thinking = true
         reasoning = { field: delta.reasoning.field, text: (reasoning?.text ?? '') + delta.reasoning.text }
-        yield { type: 'reasoning.delta', message: thoughts, text: delta.reasoning.text }
+        events.push({ type: 'reasoning.delta', message: thoughts, text: delta.reasoning.text })
       }
       if (delta.content !== undefined) {
-        yield* closeThoughts()
+        events.push(...closeThoughts(), { type: 'message.delta', message, text: delta.content })
         text += delta.content
-        yield { type: 'message.delta', message, text: delta.content }
       }
       collector.add(delta.calls)
       // Some servers tell with every chunk what it has cost so far.
       cost = usage ?? cost
+      return events
     })
   } catch (error) {
     if (cost) yield [{ type: 'usage', ...cost }]

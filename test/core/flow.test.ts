@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { flatMap, flowOf, inParts, oneByOne, Queue, tap } from '../../core/flow.ts'
+import { flatMap, flowOf, forEach, inParts, oneByOne, Queue, tap } from '../../core/flow.ts'
 import type { Flow } from '../../core/flow.ts'
+import { Pulse } from '../../core/pulse.ts'
 
 /** Items as any stream gives them, and then perhaps a failure. */
 async function* stream<T>(items: Iterable<T>, failure?: Error): AsyncGenerator<T> {
@@ -71,7 +72,7 @@ describe('a flow of any stream', () => {
 describe('a queue', () => {
   it('gives at once all that was pushed, and says when it was taken', () => {
     let taken = 0
-    const queue = new Queue<number>(() => taken++)
+    const queue = new Queue<number>({ onTaken: () => taken++ })
     for (const item of [1, 2, 3]) queue.push(item)
     expect(queue.take()).toEqual([1, 2, 3])
     expect(queue.take()).toEqual([])
@@ -97,6 +98,23 @@ describe('a queue', () => {
     come(queue)
     await ready
     expect(queue.take()).toEqual(given)
+  })
+
+  it('with a pulse wakes those who wait for it and its like together', async () => {
+    const pulse = new Pulse(() => 0)
+    const queues = [new Queue<number>({ pulse }), new Queue<number>({ pulse })]
+    const waits = queues.map(async (queue) => {
+      await queue.ready()
+      return queue.take()
+    })
+    for (const [index, queue] of queues.entries()) {
+      queue.push(index)
+      queue.push(index + 10)
+    }
+    expect(await Promise.all(waits)).toEqual([
+      [0, 10],
+      [1, 11],
+    ])
   })
 
   it('that was left holds nothing', async () => {
@@ -146,6 +164,40 @@ describe('flatMap', () => {
         }),
       ),
     ).toEqual({ items: [1, 2] })
+  })
+})
+
+describe('forEach', () => {
+  it('takes one item after the other, and waits where there is something to wait for', async () => {
+    const done: string[] = []
+    await forEach(stream([1, 2, 3]), (item) => {
+      done.push(`begun ${item}`)
+      if (item !== 2) return
+      return Promise.resolve().then(() => void done.push(`waited for ${item}`))
+    })
+    expect(done).toEqual(['begun 1', 'begun 2', 'waited for 2', 'begun 3'])
+  })
+
+  it('leaves the stream where it is stopped, where the work fails and where the stream does', async () => {
+    const log: string[] = []
+    await forEach(noted(log, 'stopped'), (_, stop) => stop())
+    const failing = forEach(noted(log, 'failed'), () => {
+      throw failure
+    })
+    await expect(failing).rejects.toBe(failure)
+    await expect(forEach(stream([1], failure), () => {})).rejects.toBe(failure)
+    expect(log).toEqual(['stopped left', 'failed left'])
+  })
+
+  it('does nothing with what came together with the item it was stopped at', async () => {
+    const queue = new Queue<number>()
+    for (const item of [1, 2, 3]) queue.push(item)
+    const seen: number[] = []
+    await forEach(queue, (item, stop) => {
+      seen.push(item)
+      if (item === 2) stop()
+    })
+    expect(seen).toEqual([1, 2])
   })
 })
 
