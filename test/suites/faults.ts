@@ -1294,14 +1294,25 @@ function handling(
   }))
 }
 
-/** An SSE channel that writes in another way. */
+/** An SSE channel that writes in another way, chunks of HTTP or not. */
 function writing(change: (write: (text: string) => boolean) => (text: string) => boolean): ChannelSubject {
   return handling(async (ctx, handle) => {
-    const write = ctx.res.write.bind(ctx.res) as (text: string) => boolean
-    ctx.res.write = change(write) as typeof ctx.res.write
+    // Nothing but the body of this answer may be changed: the hub writes its events in chunks to the socket.
+    const { res } = ctx
+    const socket = res.socket!
+    const write = socket.write.bind(socket) as (text: string) => boolean
+    const changed = change((text) => write(chunkOf(text)))
+    const isEvents = (text: unknown): text is string => typeof text === 'string' && /^[0-9a-f]+\r\nid: /.test(text)
+    socket.write = ((text: unknown, ...rest: []) =>
+      isEvents(text)
+        ? changed(text.slice(text.indexOf('\n') + 1, -2))
+        : write(text as string, ...rest)) as typeof socket.write
+    res.once('close', () => (socket.write = write as typeof socket.write))
     await handle(ctx)
   })
 }
+
+const chunkOf = (text: string): string => `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`
 
 /** A channel that takes its time to close. */
 function closing(subject: ChannelSubject, wait: () => Promise<unknown>): ChannelSubject {
