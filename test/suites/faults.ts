@@ -1294,20 +1294,17 @@ function handling(
   }))
 }
 
-/** An SSE channel that writes in another way, chunks of HTTP or not. */
+/** An SSE channel that writes its events in another way: the hub writes them to the socket, each write one chunk of HTTP. */
 function writing(change: (write: (text: string) => boolean) => (text: string) => boolean): ChannelSubject {
   return handling(async (ctx, handle) => {
-    // Nothing but the body of this answer may be changed: the hub writes its events in chunks to the socket.
-    const { res } = ctx
-    const socket = res.socket!
-    const write = socket.write.bind(socket) as (text: string) => boolean
-    const changed = change((text) => write(chunkOf(text)))
-    const isEvents = (text: unknown): text is string => typeof text === 'string' && /^[0-9a-f]+\r\nid: /.test(text)
-    socket.write = ((text: unknown, ...rest: []) =>
-      isEvents(text)
-        ? changed(text.slice(text.indexOf('\n') + 1, -2))
-        : write(text as string, ...rest)) as typeof socket.write
-    res.once('close', () => (socket.write = write as typeof socket.write))
+    const socket = ctx.res.socket!
+    const write = socket.write.bind(socket)
+    const writeEvents = change((text) => write(chunkOf(text)))
+    socket.write = (text: string | Uint8Array) => {
+      const isEvents = typeof text === 'string' && /^[0-9a-f]+\r\nid: /.test(text)
+      return isEvents ? writeEvents(text.slice(text.indexOf('\n') + 1, -2)) : write(text)
+    }
+    ctx.res.once('close', () => (socket.write = write))
     await handle(ctx)
   })
 }
