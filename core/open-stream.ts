@@ -59,25 +59,26 @@ const pool = {
   timeout: keepIdleMs,
   ...(process.env['NODE_USE_ENV_PROXY'] === '1' ? { proxyEnv: process.env } : {}),
 }
-const agents = { 'http:': new Agent(pool), 'https:': new SecureAgent(pool) }
+const plain = { send: requestHttp, agent: new Agent(pool), connected: 'connect' } as const
+const secure = { send: requestHttps, agent: new SecureAgent(pool), connected: 'secureConnect' } as const
 
 async function byHttp(url: URL, { method, headers, body, signal }: StreamedRequest): Promise<StreamedAnswer> {
   // What servers have closed by now is taken out of the pool first: nobody could tell what became of a message on that.
   await setImmediate()
   signal.throwIfAborted()
   return new Promise((resolve, reject) => {
-    const isSecure = url.protocol === 'https:'
-    const outgoing = (isSecure ? requestHttps : requestHttp)(url, {
+    const { send, agent, connected } = url.protocol === 'https:' ? secure : plain
+    const outgoing = send(url, {
       method,
       headers: { accept: '*/*', 'user-agent': 'bothub', ...headers },
-      agent: isSecure ? agents['https:'] : agents['http:'],
+      agent,
       signal,
     })
     outgoing.on('error', reject)
     outgoing.on('response', (answer) =>
       resolve({ status: answer.statusCode ?? 0, headers: headersOf(answer), body: bytesOf(answer) }),
     )
-    connectInTime(outgoing, isSecure ? 'secureConnect' : 'connect')
+    connectInTime(outgoing, connected)
     outgoing.end(body)
   })
 }

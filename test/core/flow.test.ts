@@ -276,14 +276,12 @@ describe('a stream in parts', () => {
     const log: string[] = []
     const flow = inParts<number>(async function* () {
       try {
-        yield (async function* () {
-          try {
-            yield 1
-          } finally {
-            // oxlint-disable-next-line no-unsafe-finally
-            throw failure
-          }
-        })()
+        yield {
+          [Symbol.asyncIterator]: () => ({
+            next: async () => ({ value: 1, done: false }),
+            return: () => Promise.reject(failure),
+          }),
+        }
       } finally {
         log.push('cleaned up')
       }
