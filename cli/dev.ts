@@ -134,8 +134,8 @@ class Supervised {
     if (!child) return
     this.#child = undefined
     const exited = once(child, 'exit')
-    // Until then it answers as ever.
-    child.send(stopWhenIdle)
+    // Until then it answers as ever. One that has ended just now cannot be told, and its exit is seen all the same.
+    child.send(stopWhenIdle, () => {})
     await exited
   }
 

@@ -46,7 +46,8 @@ function obey(hub: Hub): void {
   const end = () => void process.kill(process.pid, 'SIGTERM')
   if (!process.connected) return end()
   process.once('disconnect', end)
-  process.send!({ port: Number(new URL(hub.url).port) })
+  // If it has gone just now, 'disconnect' says so; without a callback the error would be thrown.
+  process.send!({ port: Number(new URL(hub.url).port) }, () => {})
   process.on('message', (message) => {
     if (message !== stopWhenIdle) return
     void hub

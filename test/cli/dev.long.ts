@@ -100,6 +100,23 @@ describe('bothub dev', () => {
     expect(dev.output()).toContain('Stopping: ')
   })
 
+  it('leaves no hub behind when it is killed while the hub says where it listens', async () => {
+    using deployment = deploy(`${config}
+const write = process.stdout.write.bind(process.stdout)
+process.stdout.write = (text, ...rest) => {
+  const { ppid } = process
+  if (text.includes('listens on')) {
+    process.kill(ppid, 'SIGKILL')
+    while (process.ppid === ppid);
+  }
+  return write(text, ...rest)
+}`)
+    writeFileSync(join(deployment.folder, 'bot.ts'), botCalled('one'))
+    const dev = run(['dev', '--port', '0', '--config', deployment.config])
+    expect(await dev.exited).toBeNull()
+    expect(dev.output()).toContain('Stopping: ')
+  })
+
   it('waits for the next save when the hub cannot start', async () => {
     using deployment = deploy(config)
     writeFileSync(join(deployment.folder, 'bot.ts'), 'export const bot = 1')
