@@ -1,6 +1,7 @@
 import type { NumberedEvent } from '../../core/events.ts'
 import type { Json } from '../../core/message.ts'
-import type { Append, TurnRow } from '../../core/store.ts'
+import type { Append, TimedEvent, TurnRow } from '../../core/store.ts'
+import { addRows } from './event-rows.ts'
 import type { Sql } from './sql.ts'
 
 /** How long a step may be to gain from it: the more it has of one turn, the less there is to be gathered. */
@@ -14,13 +15,6 @@ const maxLength = 1_048_576
 /** How many rows nobody needs are left for one statement to delete. */
 const rowsToDelete = 64
 
-/** An event of a live turn that is in the journal and not yet in `events`. */
-export interface UnmovedEvent {
-  readonly seq: number
-  readonly body: string
-  readonly at: number
-}
-
 /** A turn that is being written, and what of it is only in the journal. */
 interface LiveTurn {
   readonly id: string
@@ -29,8 +23,8 @@ interface LiveTurn {
   readonly epoch: number
   /** Of the last event, wherever that is. */
   seq: number
-  unmoved: UnmovedEvent[]
-  /** Of `unmoved`, in characters. */
+  unmoved: TimedEvent[]
+  /** Of what holds `unmoved`, in characters. */
   length: number
   /** The last cursor that is not in the turn's row. */
   cursor?: Json
@@ -84,11 +78,10 @@ export class Journal {
     if (!turn || turn.epoch !== step.epoch || !step.events.every(({ seq }, index) => seq === turn.seq + index + 1)) {
       return undefined
     }
-    const bodies = step.events.map((event) => JSON.stringify(event))
-    const entry = `[${turn.number},${step.at},${cursorOf(step)},${bodies.join(',')}]`
+    const entry = entryOf(turn, step.at, step, step.events)
     if (entry.length > maxStepLength || turn.length + entry.length > maxTurnLength) return undefined
     this.#entries.push(entry)
-    for (const [index, body] of bodies.entries()) this.#keep(turn, step.events[index]!.seq, body, step.at, this.#next)
+    this.#keep(turn, step.events, step.at, entry.length, this.#next)
     if (step.cursor !== undefined) turn.cursor = step.cursor
     return turn
   }
@@ -142,19 +135,18 @@ export class Journal {
     this.#deletedBefore = this.#next
     for (const turn of this.#unmoved) {
       turn.row = this.#next
-      for (const event of turn.unmoved) {
-        const cursor = event.seq === turn.seq ? cursorOf(turn) : '[]'
-        this.#entries.push(`[${turn.number},${event.at},${cursor},${event.body}]`)
+      for (const { event, at = 0 } of turn.unmoved) {
+        this.#entries.push(entryOf(turn, at, event.seq === turn.seq ? turn : {}, [event]))
       }
     }
     if (this.#entries.length > 0) this.#insert()
   }
 
   /** The events of a turn behind `after` that are not in `events`; all of those come before them. */
-  unmoved(turn: string, after: number): readonly UnmovedEvent[] {
+  unmoved(turn: string, after: number): readonly TimedEvent[] {
     this.#refresh()
     const events = this.#turns.get(turn)?.unmoved ?? []
-    return events[0] && events[0].seq <= after ? events.filter(({ seq }) => seq > after) : events
+    return events[0] && events[0].event.seq <= after ? events.filter(({ event }) => event.seq > after) : events
   }
 
   /** What the row of a turn does not know yet. */
@@ -196,21 +188,20 @@ export class Journal {
     return turn
   }
 
-  #keep(turn: LiveTurn, seq: number, body: string, at: number, row: number): void {
+  /** `length` is that of the entry which holds them. */
+  #keep(turn: LiveTurn, events: readonly NumberedEvent[], at: number, length: number, row: number): void {
     this.#changed()
     if (turn.unmoved.length === 0) turn.row = row
     this.#unmoved.add(turn)
-    turn.unmoved.push({ seq, body, at })
-    turn.length += body.length
-    turn.seq = seq
+    for (const event of events) turn.unmoved.push({ event, at })
+    turn.length += length
+    turn.seq = events.at(-1)!.seq
   }
 
   #move(turn: LiveTurn): void {
     if (turn.unmoved.length === 0) return
     this.#changed()
-    for (const { seq, body, at } of turn.unmoved) {
-      this.#sql.run('INSERT INTO events (turn, seq, body, at) VALUES (?, ?, ?, ?)', turn.number, seq, body, at)
-    }
+    addRows(this.#sql, turn.number, turn.unmoved)
     if (turn.cursor !== undefined) {
       this.#sql.run('UPDATE turns SET cursor = ? WHERE number = ?', JSON.stringify(turn.cursor), turn.number)
     }
@@ -270,7 +261,7 @@ export class Journal {
   #restore(turn: LiveTurn, [, at, [cursor], ...events]: Entry, row: number): void {
     const unmoved = events.filter(({ seq }) => seq > turn.seq)
     if (unmoved.length === 0) return
-    for (const event of unmoved) this.#keep(turn, event.seq, JSON.stringify(event), at, row)
+    this.#keep(turn, unmoved, at, JSON.stringify(unmoved).length, row)
     if (cursor !== undefined) turn.cursor = cursor
   }
 }
@@ -286,9 +277,13 @@ const liveColumns = `id, number, conversation, epoch,
   COALESCE((SELECT MAX(e.seq) FROM events e WHERE e.turn = turns.number), seq) AS seq
   FROM turns WHERE ended_at IS NULL`
 
-/** As an entry has it: null is a cursor too. */
-const cursorOf = ({ cursor }: Pick<Append, 'cursor'>): string =>
-  cursor === undefined ? '[]' : JSON.stringify([cursor])
+/** An entry in JSON. Null is a cursor too. */
+const entryOf = (
+  { number }: LiveTurn,
+  at: number,
+  { cursor }: Pick<Append, 'cursor'>,
+  events: readonly NumberedEvent[],
+): string => JSON.stringify([number, at, cursor === undefined ? [] : [cursor], ...events] satisfies Entry)
 
 /** Whether a step has a few events, perhaps with a cursor, and nothing else to write. */
 const isPlain = ({ events, status, thread, expiresAt, result }: Append): boolean =>

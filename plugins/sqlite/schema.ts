@@ -223,4 +223,7 @@ export const migrations: readonly string[] = [
     body TEXT NOT NULL
   );
   `,
+  `
+  -- A row of events may hold several deltas: hubs from before this would not understand it.
+  `,
 ]

@@ -16,6 +16,8 @@ import type { NumberedEvent } from '../../core/events.ts'
 import type { ConversationRef, Json, Message } from '../../core/message.ts'
 import { isEnded, isHook, startedEvent, toTurnEnd } from '../../core/store.ts'
 import type { ConversationTable } from './conversations.ts'
+import { addRows, eventsOf } from './event-rows.ts'
+import type { EventRow } from './event-rows.ts'
 import { Journal } from './journal.ts'
 import { toDelivery } from './outbox.ts'
 import type { OutboxTable } from './outbox.ts'
@@ -37,6 +39,9 @@ const keptTypes = [
 ]
   .map((type) => `'${type}'`)
   .join(', ')
+
+/** What has no type of its own is several deltas. */
+const typeOfRow = "COALESCE(json_extract(body, '$.type'), 'message.delta')"
 
 interface TurnColumns {
   readonly number: number
@@ -65,11 +70,6 @@ interface TurnColumns {
   readonly created_at: number
   readonly started_at: number | null
   readonly ended_at: number | null
-}
-
-interface EventColumns {
-  readonly body: string
-  readonly at: number | null
 }
 
 interface ItemColumns extends Pick<
@@ -210,7 +210,7 @@ export class TurnTable {
       status === 'running' ? input.at : null,
     )
     const turn = this.turn(input.turn)!
-    this.#addEvent(number, { seq: 1, ...startedEvent(turn) }, input.at)
+    this.#writeEvents(number, [{ seq: 1, ...startedEvent(turn) }], input.at)
     if (!input.message.nudge) this.#records.addMessage(conversation.id, number, input)
     this.#conversations.touch(conversation.id, input.at)
     for (const lane of input.owedTo ?? []) this.#outbox.owe(number, lane)
@@ -284,27 +284,16 @@ export class TurnTable {
     events: readonly NumberedEvent[],
     at: number,
   ): void {
-    if (areDeltasInARow(events)) return this.#addDeltas(turn.number, events, at)
-    for (const event of events) {
-      this.#addEvent(turn.number, event, at)
-      this.#conversations.note(turn.conversation, event)
-    }
+    this.#writeEvents(turn.number, events, at)
+    for (const event of events) this.#conversations.note(turn.conversation, event)
   }
 
-  /** Of a burst hundreds in a commit: 1.9 µs each in place of 3.2, spelled and inserted together. */
-  #addDeltas(turn: number, deltas: readonly NumberedEvent[], at: number): void {
-    this.#sql.run(
-      'INSERT INTO events (turn, seq, body, at) SELECT ?, ? + key, value, ? FROM json_each(?)',
+  #writeEvents(turn: number | bigint, events: readonly NumberedEvent[], at: number): void {
+    addRows(
+      this.#sql,
       turn,
-      deltas[0]!.seq,
-      at,
-      JSON.stringify(deltas),
+      events.map((event) => ({ event, at })),
     )
-  }
-
-  #addEvent(turn: number | bigint, event: NumberedEvent, at: number): void {
-    const body = JSON.stringify(event)
-    this.#sql.run('INSERT INTO events (turn, seq, body, at) VALUES (?, ?, ?, ?)', turn, event.seq, body, at)
   }
 
   #changeTurn(number: number, step: Append): void {
@@ -361,36 +350,29 @@ export class TurnTable {
   }
 
   read(turn: string, after: number, limit: number): readonly NumberedEvent[] {
-    return this.#page(turn, after, limit).map(({ body }) => JSON.parse(body) as NumberedEvent)
+    return this.readTimed(turn, after, limit).map(({ event }) => event)
   }
 
   readTimed(turn: string, after: number, limit: number): readonly TimedEvent[] {
-    return this.#page(turn, after, limit).map(({ body, at }) => ({
-      event: JSON.parse(body) as NumberedEvent,
-      ...(at === null ? {} : { at }),
-    }))
-  }
-
-  #page(turn: string, after: number, limit: number): readonly EventColumns[] {
-    const page: EventColumns[] = []
+    const page: TimedEvent[] = []
     let length = 0
-    for (const row of this.#events(turn, after, limit)) {
-      page.push(row)
+    for (const row of this.#rows(turn, after, limit)) {
+      for (const timed of eventsOf(row)) if (timed.event.seq > after && page.length < limit) page.push(timed)
       length += row.body.length
-      if (page.length >= limit || length >= maxPageLength) break
+      if (page.length === limit || length >= maxPageLength) return page
     }
-    return page
+    // In their order: what is not in the table yet comes behind all that is.
+    return [...page, ...this.#journal.unmoved(turn, after).slice(0, limit - page.length)]
   }
 
-  /** Those in the table, and if there are fewer than `limit` those that are to come there. */
-  *#events(turn: string, after: number, limit: number): Generator<EventColumns> {
-    yield* this.#sql.iterate<EventColumns>(
-      `SELECT body, at FROM events WHERE turn = (SELECT number FROM turns WHERE id = ?) AND seq > ? ORDER BY seq LIMIT ?`,
+  #rows(turn: string, after: number, limit: number): Iterable<EventRow> {
+    return this.#sql.iterate<EventRow>(
+      `SELECT seq, body, at FROM events WHERE turn = (SELECT number FROM turns WHERE id = ?) AND seq > ?
+       ORDER BY seq LIMIT ?`,
       turn,
       after,
       limit,
     )
-    yield* this.#journal.unmoved(turn, after)
   }
 
   search({ live, bots, bot, status, before, limit }: TurnSearch): Page<TurnItem> {
@@ -491,7 +473,7 @@ export class TurnTable {
     )
     if (turns.length > 0) this.#journal.clean()
     for (const { number } of turns) {
-      this.#sql.run(`DELETE FROM events WHERE turn = ? AND json_extract(body, '$.type') NOT IN (${keptTypes})`, number)
+      this.#sql.run(`DELETE FROM events WHERE turn = ? AND ${typeOfRow} NOT IN (${keptTypes})`, number)
       this.#sql.run('UPDATE turns SET compacted = 1 WHERE number = ?', number)
     }
     return turns.length
@@ -610,8 +592,3 @@ const toTurn = (row: TurnColumns): TurnRow => ({
   ...startedOf(row),
   ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),
 })
-
-/** Whether events are nothing but pieces of text, numbered one after the other: others may be deeper than SQLite's JSON. */
-const areDeltasInARow = (events: readonly NumberedEvent[]): boolean =>
-  events.length > 1 &&
-  events.every(({ type, seq }, index) => type === 'message.delta' && seq === events[0]!.seq + index)

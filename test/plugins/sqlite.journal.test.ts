@@ -64,8 +64,9 @@ const said = (first: number, last: number): NumberedEvent[] =>
   Array.from({ length: last - first + 1 }, (_, index) => delta(first + index))
 
 const journaled = (of = folder): unknown => valueOf('SELECT COUNT(*) FROM journal', of)
+/** Number of the last event that is where it belongs; those before it are too. */
 const moved = (turn: TurnRow): unknown =>
-  valueOf(`SELECT COUNT(*) FROM events JOIN turns ON turns.number = events.turn WHERE turns.id = '${turn.id}'`)
+  valueOf(`SELECT MAX(events.seq) FROM events JOIN turns ON turns.number = events.turn WHERE turns.id = '${turn.id}'`)
 
 /** What a store has of a turn behind its first event, in small pages, and what the turn's row says. */
 async function kept(of: Store, turn: TurnRow) {

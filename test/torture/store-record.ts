@@ -1,5 +1,7 @@
 import Database from 'better-sqlite3'
-import type { StoredEvent, StoreRecord } from './records.ts'
+import { eventsOf } from '../../plugins/sqlite/event-rows.ts'
+import type { EventRow } from '../../plugins/sqlite/event-rows.ts'
+import type { StoreRecord } from './records.ts'
 
 interface TurnColumns {
   readonly number: number
@@ -16,7 +18,7 @@ interface TurnColumns {
 export function readStore(file: string): StoreRecord {
   const database = new Database(file, { readonly: true })
   try {
-    const events = database.prepare('SELECT seq, body FROM events WHERE turn = ? ORDER BY seq')
+    const events = database.prepare<number, EventRow>('SELECT seq, body, at FROM events WHERE turn = ? ORDER BY seq')
     const turns = database
       .prepare(
         `SELECT turns.number, turns.id, bot, conversation, message_id AS message, turns.status, seq, result
@@ -27,7 +29,10 @@ export function readStore(file: string): StoreRecord {
       turns: turns.map(({ number, result, ...turn }) => ({
         ...turn,
         text: result ? (JSON.parse(result) as { text: string }).text : '',
-        events: events.all(number) as StoredEvent[],
+        events: events
+          .all(number)
+          .flatMap(eventsOf)
+          .map(({ event }) => ({ seq: event.seq, body: JSON.stringify(event) })),
       })),
       owed: database
         .prepare('SELECT turns.id AS turn, owed.lane FROM owed JOIN turns ON turns.number = owed.turn')
