@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { numberedEvent, turnObject } from '../core/answers.ts'
 import type { ChannelContext, RequestContext } from '../core/channel.ts'
 import { channelOptions, defineChannel } from '../core/channel.ts'
+import { toJson } from '../core/deltas.ts'
 import { failures, HubError } from '../core/errors.ts'
 import { openEventStream } from '../core/event-stream.ts'
 import type { NumberedEvent } from '../core/events.ts'
@@ -168,7 +169,7 @@ function* eachFrame(turn: string, events: readonly NumberedEvent[]): Generator<s
 }
 
 const frameOf = (turn: string, event: NumberedEvent): string =>
-  encodeEvent({ id: `${turn}/${event.seq}`, event: event.type, data: JSON.stringify(event) })
+  encodeEvent({ id: `${turn}/${event.seq}`, event: event.type, data: toJson(event) })
 
 /** `Last-Event-ID` (`{turn}/{seq}`, or the number alone) before `?after=`. */
 function cursorOf(ctx: RequestContext, turn: TurnRow): number {

@@ -413,7 +413,7 @@ export class Dispatcher {
       }
       const goesOn = open.size === 0
       this.#log.open(turn)
-      this.#log.push({ turn: id, events, ...(goesOn ? { status: 'running', expiresAt: null } : {}) })
+      this.#log.push(id, events, goesOn ? { status: 'running', expiresAt: null } : undefined)
       await this.#log.commit()
       if (goesOn) {
         this.#stopExpiry(id)
@@ -497,7 +497,7 @@ export class Dispatcher {
   /** What the last commit took from the queue stays for the next start. */
   #putBack(turn: TurnRow): void {
     this.#log.open(turn)
-    this.#log.push({ turn: turn.id, events: [], status: 'queued' })
+    this.#log.push(turn.id, [], { status: 'queued' })
   }
 
   async #run(row: TurnRow, abort: AbortController): Promise<void> {
@@ -547,13 +547,13 @@ export class Dispatcher {
   #write(bot: Bot, turn: Turn, transcript: Transcript, event: HubEvent): boolean {
     if (event.type === 'upstream') {
       const { type: _, soon = false, ...stored } = event
-      this.#log.push({ turn: turn.id, events: [], ...stored })
+      this.#log.push(turn.id, [], stored)
       // What it does next can be found again after a crash.
       return !soon || this.#log.crowded
     }
     if (event.type === 'attempt.failed') this.#retrying(turn.id, event.attempt + 1)
     const events = transcript.add(event)
-    if (events.length > 0) this.#log.push({ turn: turn.id, events: this.#dated(bot, events) })
+    if (events.length > 0) this.#log.push(turn.id, this.#dated(bot, events))
     return this.#log.crowded
   }
 
@@ -584,12 +584,8 @@ export class Dispatcher {
       return this.#end(row, transcript, end, last)
     }
     const expiresAt = this.#clock.now() + bot.answerWithinMs
-    this.#log.push({
-      turn: row.id,
-      events: [...last, { type: 'turn.waiting', for: pending.for }],
-      status: 'waiting',
-      expiresAt,
-    })
+    const waiting: LoggedEvent = { type: 'turn.waiting', for: pending.for }
+    this.#log.push(row.id, [...last, waiting], { status: 'waiting', expiresAt })
     await this.#log.commit()
     this.#expireLater({ ...row, expiresAt })
   }
@@ -617,13 +613,8 @@ export class Dispatcher {
     const status = end.type.slice('turn.'.length) as TurnStatus
     this.#stopExpiry(turn.id)
     this.#log.open(turn)
-    this.#log.push({
-      turn: turn.id,
-      events: [...before, end],
-      status,
-      expiresAt: null,
-      result: { ...transcript.result, ...('error' in end ? { error: end.error } : {}) },
-    })
+    const result = { ...transcript.result, ...('error' in end ? { error: end.error } : {}) }
+    this.#log.push(turn.id, [...before, end], { status, expiresAt: null, result })
     await this.#log.commit()
     this.#metrics.turnEnded(turn, status, this.#clock.now() - turn.createdAt)
     if (!this.#runs.has(turn.id)) this.#log.close(turn.id)

@@ -1,3 +1,4 @@
+import { numbered } from './deltas.ts'
 import type { HubError } from './errors.ts'
 import { asHubError } from './errors.ts'
 import type { LoggedEvent, NumberedEvent } from './events.ts'
@@ -23,8 +24,8 @@ const tailLength = 256
 /** A reader that lags holds one page and no more. */
 const pageLength = 128
 
-/** A step as its writer gives it: the log numbers the events. */
-export type Step = Omit<Append, 'events' | 'epoch' | 'at'> & { readonly events: readonly LoggedEvent[] }
+/** What a step changes beside adding events. */
+export type Change = Omit<Append, 'turn' | 'events' | 'epoch' | 'at'>
 
 interface OpenTurn {
   readonly epoch: number
@@ -89,19 +90,18 @@ export class TurnLog {
     return this.#open.get(turn)?.seq ?? 0
   }
 
-  /** Adds a step to the next commit. The turn must be open. */
-  push(step: Step): void {
-    const turn = this.#open.get(step.turn)
-    if (!turn) throw new Error(`turn ${step.turn} is not open for writing`)
-    const { events, ...change } = step
+  /** Adds a step to the next commit: events, which are numbered here, and what else changes. The turn must be open. */
+  push(id: string, events: readonly LoggedEvent[], change?: Change): void {
+    const turn = this.#open.get(id)
+    if (!turn) throw new Error(`turn ${id} is not open for writing`)
     const batch = (this.#batch ??= this.#schedule())
-    let batched = batch.steps.get(step.turn)
+    let batched = batch.steps.get(id)
     if (!batched) {
-      batched = { turn: step.turn, epoch: turn.epoch, events: [], at: 0 }
-      batch.steps.set(step.turn, batched)
+      batched = { turn: id, epoch: turn.epoch, events: [], at: 0 }
+      batch.steps.set(id, batched)
     }
-    for (const event of events) batched.events.push({ seq: ++turn.seq, ...event })
-    Object.assign(batched, change)
+    for (const event of events) batched.events.push(numbered(++turn.seq, event))
+    if (change) Object.assign(batched, change)
     batched.at = this.#clock.now()
     this.#pending += events.length
   }

@@ -1,3 +1,5 @@
+import { isPlainDelta } from '../../core/deltas.ts'
+import type { PlainDelta } from '../../core/deltas.ts'
 import type { NumberedEvent } from '../../core/events.ts'
 import type { TimedEvent } from '../../core/store.ts'
 import type { Sql } from './sql.ts'
@@ -19,8 +21,6 @@ export interface EventRow {
 
 /** Deltas of one time and one message. Their numbers follow from that of their row: the last has it. */
 type Run = [at: number | null, message: string, ...texts: string[]]
-
-type Delta = NumberedEvent & { readonly type: 'message.delta' }
 
 /**
  * Writes events that follow each other, to a turn known by its number. Deltas share rows and are in them without their
@@ -48,21 +48,11 @@ function endOfRow(events: readonly TimedEvent[], from: number): number {
   return Math.max(to, from + 1)
 }
 
-/** Whether it can be made again, to the byte, from what a run has of it. */
-function isPlainDelta(event: NumberedEvent): event is Delta {
-  if (event.type !== 'message.delta') return false
-  let count = 0
-  for (const key in event) if (key !== deltaKeys[count++]) return false
-  return true
-}
-
-const deltaKeys: readonly string[] = ['seq', 'type', 'message', 'text'] satisfies (keyof Delta)[]
-
 function runsOf(deltas: readonly TimedEvent[]): Run[] {
   const runs: Run[] = []
   let run: Run | undefined
   for (const { event, at = null } of deltas) {
-    const { message, text } = event as Delta
+    const { message, text } = event as PlainDelta
     if (run?.[0] === at && run[1] === message) run.push(text)
     else runs.push((run = [at, message, text]))
   }

