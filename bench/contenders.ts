@@ -32,6 +32,9 @@ const openaiAsk = (url: string, text: string, model = 'bench'): Ask => ({
 
 const module = (path: string) => (upstream: string) => startServer(process.execPath, [here(path), upstream])
 
+const steps = (upTo: string) => (upstream: string, folder: string) =>
+  startServer(process.execPath, [here('servers/steps.ts'), upstream, folder, upTo])
+
 const peer = (contender: Contender): Contender =>
   existsSync(peers) ? contender : { ...contender, missing: 'run `npm ci --prefix bench/peers` first' }
 
@@ -46,6 +49,8 @@ export const contenders: readonly Contender[] = [
   },
   { name: 'pipe', ask: openaiAsk, start: module('servers/pipe.ts') },
   { name: 'koa', ask: openaiAsk, start: module('servers/koa.ts') },
+  { name: 'parsed', ask: openaiAsk, start: steps('parsed') },
+  { name: 'parsed + logged', ask: openaiAsk, start: steps('logged') },
   peer({ name: 'portkey', ask: portkeyAsk, start: startPortkey }),
   peer({ name: 'express + openai', ask: openaiAsk, start: module('peers/express-openai.mjs') }),
   peer({ name: 'ai sdk', ask: openaiAsk, start: module('peers/ai-sdk.mjs') }),
