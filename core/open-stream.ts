@@ -6,7 +6,7 @@ import { setImmediate } from 'node:timers/promises'
 import { createBrotliDecompress, createUnzip } from 'node:zlib'
 import { flowOf, Queue } from './flow.ts'
 import type { Flow } from './flow.ts'
-import { Pulse } from './pulse.ts'
+import { busyness, Pulse } from './pulse.ts'
 
 /** How much of a body is held for a reader that is slower than the upstream, in bytes. */
 const maxHeld = 262_144
@@ -30,8 +30,8 @@ export interface StreamedRequest {
   readonly signal: AbortSignal
 }
 
-/** What many streams bring within three ms is read in one go. */
-const arrivals = new Pulse(() => 3)
+/** What many streams bring within three ms is read in one go; within twenty where the process has hardly a moment left. */
+const arrivals = new Pulse(busyness(3, 20))
 
 const ownFetch = globalThis.fetch
 

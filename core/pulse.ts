@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { setImmediate, setTimeout } from 'node:timers'
 
 /**
@@ -28,5 +29,24 @@ export class Pulse {
     this.#work = []
     this.#last = performance.now()
     for (const each of work) each()
+  }
+}
+
+/** From which share of its time on a process counts as busy. */
+const busyFrom = 0.7
+
+/**
+ * How long from one beat to the next, in ms, by how busy the process was of late: the shorter time up to seven tenths of
+ * its time, and from there on ever more, up to the longer one. What comes later costs less: with 9,000 streams of one
+ * delta a second it is 88 to 99 µs of CPU a delta, where 110 are more than one core has.
+ */
+export function busyness(shortMs: number, longMs: number): () => number {
+  let before = performance.eventLoopUtilization()
+  let share = 0
+  return () => {
+    const now = performance.eventLoopUtilization()
+    share += (performance.eventLoopUtilization(now, before).utilization - share) / 16
+    before = now
+    return shortMs + (longMs - shortMs) * Math.max(0, (share - busyFrom) / (1 - busyFrom))
   }
 }

@@ -1,5 +1,6 @@
+import { setTimeout } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { Pulse } from '../../core/pulse.ts'
+import { busyness, Pulse } from '../../core/pulse.ts'
 
 const beat = (pulse: Pulse) => new Promise<number>((resolve) => pulse.next(() => resolve(performance.now())))
 
@@ -37,5 +38,30 @@ describe('a pulse', () => {
     pulse.next(() => done.push('second'))
     await last.promise
     expect(done).toEqual(['first', 'second', 'third'])
+  })
+})
+
+describe('the time between beats', () => {
+  /** Asks as beats do, each after the loop has worked and rested for so long. */
+  async function askedOften(everyMs: () => number, workMs: number, restMs: number): Promise<number> {
+    let last = 0
+    for (let beats = 0; beats < 60; beats++) {
+      const until = performance.now() + workMs
+      while (performance.now() < until);
+      await setTimeout(restMs)
+      last = everyMs()
+    }
+    return last
+  }
+
+  it('is short while the process has time to spare', async () => {
+    expect(await askedOften(busyness(3, 20), 0, 2)).toBe(3)
+  })
+
+  it('is longer the less of it there is, and never longer than it may be', async () => {
+    const everyMs = busyness(3, 20)
+    expect(await askedOften(everyMs, 20, 0)).toBeGreaterThan(10)
+    expect(everyMs()).toBeLessThanOrEqual(20)
+    expect(await askedOften(everyMs, 0, 2)).toBe(3)
   })
 })
