@@ -117,7 +117,7 @@ describe.each([
       const comments = setInterval(() => response.write(': alive\n'), 10)
       response.on('close', () => clearInterval(comments))
     })
-    const answer = await request(chatty.url, { idleTimeoutMs: 100 })
+    const answer = await request(chatty.url, { idleTimeoutMs: 400 })
     await expect(Array.fromAsync(answer.events())).rejects.toMatchObject({ code: 'upstream_silent' })
   })
 
