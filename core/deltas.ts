@@ -1,6 +1,7 @@
 import type { LoggedEvent, NumberedEvent } from './events.ts'
 
-// Nearly all events are pieces of text. What is here takes 0.35 of the 7 µs less that the hub has for one in a burst.
+// Nearly all events are pieces of text. Of the CPU that one of them takes in a burst, 7 µs in all, the short ways here save
+// 0.35.
 
 /** A numbered `message.delta` of this form and order, and with nothing else in it. */
 export type PlainDelta = NumberedEvent & { readonly type: 'message.delta' }

@@ -24,7 +24,7 @@ type Run = [at: number | null, message: string, ...texts: string[]]
 
 /**
  * Writes events that follow each other, to a turn known by its number. Deltas share rows and are in them without their
- * names: with a row for each, a delta of a burst costs 9.7 µs in all in place of 7.7.
+ * names: with a row for each, a delta of a burst costs 9.7 µs in all in place of 7.4.
  */
 export function addRows(sql: Sql, turn: number | bigint, events: readonly TimedEvent[]): void {
   for (let from = 0; from < events.length;) {
@@ -41,7 +41,7 @@ function endOfRow(events: readonly TimedEvent[], from: number): number {
   let to = from
   for (; to < events.length && to - from < maxDeltas; to++) {
     const { event } = events[to]!
-    if (!isPlainDelta(event)) break
+    if (!isPlainDelta(event) || event.seq !== events[from]!.event.seq + to - from) break
     length += event.text.length
     if (length > maxLength) break
   }

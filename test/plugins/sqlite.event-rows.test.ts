@@ -88,6 +88,8 @@ describe('deltas of a commit', () => {
       { seq: 10, text: 'x', message: 'm', type: 'message.delta' },
       ...deltas(11, 12, 'x'.repeat(5000)),
       ...deltas(13, 14),
+      // Whoever writes to a store by itself may leave out a number.
+      ...deltas(20, 22),
     ] as NumberedEvent[]
     await write(events, 7)
     expect(spelled(await store.read(turn.id, 1, 100))).toBe(spelled(events))
