@@ -36,9 +36,9 @@ export class Pulse {
 const busyFrom = 0.7
 
 /**
- * How long from one beat to the next, in ms, by how busy the process was of late: the shorter time up to seven tenths of
- * its time, and from there on ever more, up to the longer one. What comes later costs less: with 9,000 streams of one
- * delta a second it is 88 to 99 µs of CPU a delta, where 110 are more than one core has.
+ * How long from one beat to the next, in ms, by how busy the process was of late: the shorter time while it has some of
+ * its time to spare, and from there on ever more, up to the longer one. What is done later costs less: with 9,000
+ * streams of one delta a second it is 88 to 99 µs of CPU a delta, where 110 are more than one core has.
  */
 export function busyness(shortMs: number, longMs: number): () => number {
   let before = performance.eventLoopUtilization()
