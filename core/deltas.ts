@@ -31,7 +31,6 @@ export const toJson = (event: NumberedEvent): string =>
     : JSON.stringify(event)
 
 /** Quotes, backslashes, control characters and halves of surrogate pairs. */
-// oxlint-disable-next-line no-control-regex
-const toEscape = /["\\\u0000-\u001f\ud800-\udfff]/
+const toEscape = /[^ !#-[\]-\ud7ff\ue000-\uffff]/
 
 const quoted = (text: string): string => (toEscape.test(text) ? JSON.stringify(text) : `"${text}"`)
