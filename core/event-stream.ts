@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { drained } from './byte-stream.ts'
 import type { ChannelContext, RequestContext } from './channel.ts'
+import { Silence } from './silence.ts'
 
 const heartbeatMs = 5000
 /** In characters. */
@@ -43,11 +44,11 @@ export function openEventStream(
   })
   response.flushHeaders()
   response.socket?.setNoDelay(true)
-  const heartbeat = setInterval(() => response.write(heartbeatFrame), everyMs)
+  const heartbeat = new Silence(everyMs, () => response.write(heartbeatFrame))
   openStreams.inc()
   const leave = () => {
     if (left.signal.aborted) return
-    clearInterval(heartbeat)
+    heartbeat.end()
     openStreams.dec()
     left.abort()
   }
@@ -64,8 +65,11 @@ export function openEventStream(
   return {
     signal: left.signal,
     write(frames) {
-      heartbeat.refresh()
-      return send(pieces(frames))
+      heartbeat.heard()
+      // As it mostly is: one frame, and room for it.
+      if (!Array.isArray(frames) || frames.length !== 1) return send(pieces(frames))
+      const full = left.signal.aborted ? undefined : writeChunk(response, frames[0] as string)
+      return full && drained(full, left.signal)
     },
     close() {
       leave()

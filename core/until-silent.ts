@@ -1,6 +1,7 @@
 import { HubError } from './errors.ts'
 import type { FailureCode } from './errors.ts'
 import { Flow, flowOf } from './flow.ts'
+import { Silence } from './silence.ts'
 
 /**
  * Passes a stream on until it is silent for `idleMs`, or the signal aborts, whichever its source heeds or not.
@@ -16,23 +17,23 @@ export const untilSilent = <T>(
 class UntilSilent<T> extends Flow<T> {
   readonly #source: Flow<T>
   readonly #signal: AbortSignal
-  readonly #idle: () => NodeJS.Timeout
-  #timer: NodeJS.Timeout | undefined
+  readonly #begin: () => Silence
+  #silence: Silence | undefined
   #wake: (() => void) | undefined
 
   constructor(source: Flow<T>, idleMs: number, code: FailureCode, signal: AbortSignal) {
     super()
     this.#source = source
     this.#signal = signal
-    this.#idle = () => setTimeout(() => this.fail(new HubError(code)), idleMs)
+    this.#begin = () => new Silence(idleMs, () => this.fail(new HubError(code)))
   }
 
   take(): readonly T[] | undefined {
-    if (!this.#timer) this.#begin()
+    if (!this.#silence) this.#listen()
     if (this.isOver) return this.rest()
     const items = this.#source.take()
     if (!items) this.#leave()
-    else if (items.length > 0) this.#timer?.refresh()
+    else if (items.length > 0) this.#silence?.heard()
     return items
   }
 
@@ -50,8 +51,8 @@ class UntilSilent<T> extends Flow<T> {
     void this.#source.close().catch(() => {})
   }
 
-  #begin(): void {
-    this.#timer = this.#idle()
+  #listen(): void {
+    this.#silence = this.#begin()
     if (this.#signal.aborted) this.#stop()
     else this.#signal.addEventListener('abort', this.#stop, { once: true })
   }
@@ -65,7 +66,7 @@ class UntilSilent<T> extends Flow<T> {
   }
 
   #leave(): void {
-    clearTimeout(this.#timer)
+    this.#silence?.end()
     this.#signal.removeEventListener('abort', this.#stop)
   }
 }
