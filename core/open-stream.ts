@@ -1,14 +1,15 @@
-import { Agent, request as requestHttp } from 'node:http'
+import { request as requestHttp } from 'node:http'
 import type { ClientRequest, IncomingMessage } from 'node:http'
-import { Agent as SecureAgent, request as requestHttps } from 'node:https'
+import { request as requestHttps } from 'node:https'
 import { pipeline } from 'node:stream'
 import { setImmediate } from 'node:timers/promises'
 import { createBrotliDecompress, createUnzip } from 'node:zlib'
+import { directAgents, readDirectly } from './direct-agent.ts'
 import { flowOf, Queue } from './flow.ts'
 import type { Flow } from './flow.ts'
 import { busyness, Pulse } from './pulse.ts'
 
-/** How much of a body is held for a reader that is slower than the upstream, in bytes. */
+/** How much of a body is held for a reader that is slower than the upstream, in bytes or characters. */
 const maxHeld = 262_144
 const connectWithinMs = 10_000
 /** Idle connections are given up before a server does so: a message on one that was just closed may be lost. */
@@ -18,8 +19,8 @@ const keepIdleMs = 4000
 export interface StreamedAnswer {
   readonly status: number
   readonly headers: Headers
-  /** Ends where the body does, and throws where the connection broke off before. */
-  readonly body: Flow<Uint8Array>
+  /** As text where that cost less. Ends where the body does, and throws where the connection broke off before. */
+  readonly body: Flow<string | Uint8Array>
 }
 
 /** What is sent. */
@@ -54,13 +55,13 @@ async function byFetch(
 
 const nothing: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} }
 
-const pool = {
+const agents = directAgents({
   keepAlive: true,
   timeout: keepIdleMs,
   ...(process.env['NODE_USE_ENV_PROXY'] === '1' ? { proxyEnv: process.env } : {}),
-}
-const plain = { send: requestHttp, agent: new Agent(pool), connected: 'connect' } as const
-const secure = { send: requestHttps, agent: new SecureAgent(pool), connected: 'secureConnect' } as const
+})
+const plain = { send: requestHttp, agent: agents.plain, connected: 'connect' } as const
+const secure = { send: requestHttps, agent: agents.secure, connected: 'secureConnect' } as const
 
 async function byHttp(url: URL, { method, headers, body, signal }: StreamedRequest): Promise<StreamedAnswer> {
   // What servers have closed by now is taken out of the pool first: nobody could tell what became of a message on that.
@@ -76,7 +77,7 @@ async function byHttp(url: URL, { method, headers, body, signal }: StreamedReque
     })
     outgoing.on('error', reject)
     outgoing.on('response', (answer) =>
-      resolve({ status: answer.statusCode ?? 0, headers: headersOf(answer), body: bytesOf(answer) }),
+      resolve({ status: answer.statusCode ?? 0, headers: headersOf(answer), body: bodyOf(answer) }),
     )
     connectInTime(outgoing, connected)
     outgoing.end(body)
@@ -108,22 +109,28 @@ function headersOf({ headersDistinct }: IncomingMessage): Headers {
   return headers
 }
 
-/** By its `data` events: Node's own iterator waits for a tick or two more at each. */
-function bytesOf(answer: IncomingMessage): Flow<Uint8Array> {
+function bodyOf(answer: IncomingMessage): Flow<string | Uint8Array> {
   let held = 0
-  const chunks = new Queue<Uint8Array>({
+  const chunks = new Queue<string | Uint8Array>({
     pulse: arrivals,
     onTaken() {
-      if (held > maxHeld) body.resume()
+      if (held > maxHeld && !chunks.ended) source.resume()
       held = 0
     },
   })
-  const body = decompressed(answer)
-  body.on('data', (chunk: Buffer) => {
+  const take = (chunk: string | Buffer) => {
     held += chunk.length
-    if (held > maxHeld) body.pause()
+    if (held > maxHeld) source.pause()
     chunks.push(chunk)
-  })
+  }
+  const decoder = new TextDecoder()
+  const isDirect =
+    encodingOf(answer) === 'identity' &&
+    readDirectly(answer, (content) => take(decoder.decode(content, { stream: true })))
+  const body = isDirect ? answer : decompressed(answer)
+  const source = isDirect ? answer.socket : body
+  // By its events: Node's own iterator waits for a tick or two more at each.
+  if (!isDirect) body.on('data', take)
   body.on('error', (error) => chunks.fail(error))
   body.on('end', () => chunks.end())
   // What is behind an end is no failure.
@@ -131,9 +138,11 @@ function bytesOf(answer: IncomingMessage): Flow<Uint8Array> {
   return chunks
 }
 
+const encodingOf = ({ headers }: IncomingMessage): string => headers['content-encoding'] || 'identity'
+
 /** Nothing but plain bytes is asked for; some servers compress all the same. */
 function decompressed(answer: IncomingMessage): NodeJS.ReadableStream {
-  const encoding = answer.headers['content-encoding'] ?? 'identity'
+  const encoding = encodingOf(answer)
   if (encoding === 'identity') return answer
   return pipeline(answer, encoding === 'br' ? createBrotliDecompress() : createUnzip(), () => {})
 }

@@ -6,6 +6,7 @@ import { flatMap, inParts } from './flow.ts'
 import type { Flow } from './flow.ts'
 import { openStream } from './open-stream.ts'
 import type { StreamedAnswer } from './open-stream.ts'
+import { Silence } from './silence.ts'
 
 const maxErrorLength = 65_536
 
@@ -62,9 +63,12 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
   const leave = () => connection.abort(request.signal.reason)
   if (request.signal.aborted) leave()
   else request.signal.addEventListener('abort', leave, { once: true })
-  const idle = setTimeout(() => connection.abort(new HubError('upstream_silent')), request.idleTimeoutMs)
+  const idle = new Silence(request.idleTimeoutMs, () => {
+    release()
+    connection.abort(new HubError('upstream_silent'))
+  })
   const release = () => {
-    clearTimeout(idle)
+    idle.end()
     request.signal.removeEventListener('abort', leave)
   }
 
@@ -95,10 +99,10 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
     })
 
   async function text(): Promise<string> {
-    const decoder = new TextDecoder()
+    const decode = textDecoder()
     let body = ''
     for await (const chunk of chunks()) {
-      body += decoder.decode(chunk, { stream: true })
+      body += decode(chunk)
       if (body.length >= maxErrorLength) break
     }
     return body.slice(0, maxErrorLength)
@@ -111,7 +115,7 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
     events(onNoEvents) {
       let begun = false
       const onEvents = () => {
-        idle.refresh()
+        idle.heard()
         if (!begun) faultPoint('upstream.after-first-event')
         begun = true
       }
@@ -135,7 +139,7 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
 
 /** Decodes bytes to events, whatever the chunks they come in. An event without its blank line was cut, and is dropped. */
 export const parseEvents = (
-  chunks: AsyncIterable<Uint8Array>,
+  chunks: AsyncIterable<string | Uint8Array>,
   options: {
     readonly maxEventLength?: number
     readonly onNoEvents?: ((body: string) => void) | undefined
@@ -144,8 +148,8 @@ export const parseEvents = (
   } = {},
 ): Flow<SourceEvent> =>
   inParts(async function* () {
-    const ready: SourceEvent[] = []
-    const decoder = new TextDecoder()
+    let ready: SourceEvent[] = []
+    const decode = textDecoder()
     const parser = createParser({
       maxBufferSize: options.maxEventLength ?? 1_048_576,
       onEvent: (event) => ready.push(event as SourceEvent),
@@ -156,16 +160,24 @@ export const parseEvents = (
     // The parser forgets what cannot become an event, so the body is kept beside it until the first event.
     let body: string | undefined = ''
     yield flatMap(chunks, (chunk) => {
-      const text = decoder.decode(chunk, { stream: true })
+      const text = decode(chunk)
       if (body !== undefined && body.length < maxErrorLength) body += text
       parser.feed(text)
       if (ready.length === 0) return ready
       body = undefined
       options.onEvents?.()
-      return ready.splice(0)
+      const events = ready
+      ready = []
+      return events
     })
     if (body) options.onNoEvents?.(body.slice(0, maxErrorLength))
   })
+
+/** Of bytes that may be cut inside a character. */
+function textDecoder(): (chunk: string | Uint8Array) => string {
+  const decoder = new TextDecoder()
+  return (chunk) => (typeof chunk === 'string' ? chunk : decoder.decode(chunk, { stream: true }))
+}
 
 /** Encodes one event. `data` is one line, as `JSON.stringify` makes it; a vendor's text inside it cannot end the line. */
 export const encodeEvent = (event: { readonly id: string; readonly event: string; readonly data: string }): string =>

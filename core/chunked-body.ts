@@ -1,0 +1,97 @@
+/** How long the lines between chunks may be, extensions and trailers included, in bytes: as much as Node's own parser takes. */
+const maxLinesLength = 16_384
+
+const lineFeed = 0x0a
+const carriageReturn = 0x0d
+const semicolon = 0x3b
+
+/** Where a decoder is: what the next byte belongs to. */
+type Place = 'size' | 'extension' | 'size end' | 'data' | 'data end' | 'trailers' | 'over'
+
+/**
+ * A body in HTTP's chunked coding, decoded as its bytes come, however they are cut (RFC 9112, 7.1). Extensions and
+ * trailers are passed over.
+ */
+export class ChunkedBody {
+  #place: Place = 'size'
+  /** Of the chunk that is being read, in bytes. */
+  #left = 0
+  #digits = ''
+  /** Since the last data, in bytes. */
+  #linesLength = 0
+  #trailer = ''
+
+  /** Whether the last chunk, and what belongs to it, has come. */
+  get isOver(): boolean {
+    return this.#place === 'over'
+  }
+
+  /**
+   * Takes the next bytes, and moves what they hold of the content to their front.
+   * @returns how much content there is, and how many bytes were used: all of them, unless the body is over
+   * @throws Error when this is no chunked coding
+   */
+  feed(bytes: Uint8Array): { readonly content: number; readonly used: number } {
+    let content = 0
+    let at = 0
+    while (at < bytes.length && this.#place !== 'over') {
+      if (this.#place !== 'data') {
+        this.#step(bytes[at++]!)
+        continue
+      }
+      const end = Math.min(bytes.length, at + this.#left)
+      bytes.copyWithin(content, at, end)
+      content += end - at
+      this.#left -= end - at
+      at = end
+      if (this.#left === 0) this.#place = 'data end'
+    }
+    return { content, used: at }
+  }
+
+  #step(byte: number): void {
+    if (++this.#linesLength > maxLinesLength) throw new Error('the lines between two chunks do not end')
+    switch (this.#place) {
+      case 'size':
+        if (byte === carriageReturn || byte === semicolon) {
+          this.#left = sizeIn(this.#digits)
+          this.#digits = ''
+          this.#place = byte === semicolon ? 'extension' : 'size end'
+        } else this.#digits += String.fromCharCode(byte)
+        return
+      case 'extension':
+        if (byte === carriageReturn) this.#place = 'size end'
+        return
+      case 'size end':
+        if (byte !== lineFeed) throw new Error('the line of a chunk does not end as it should')
+        this.#linesLength = 0
+        this.#place = this.#left > 0 ? 'data' : 'trailers'
+        return
+      case 'data end':
+        this.#dataEnd(byte)
+        return
+      default:
+        this.#trailers(byte)
+    }
+  }
+
+  #dataEnd(byte: number): void {
+    if (byte === carriageReturn && this.#left === 0) this.#left = -1
+    else if (byte === lineFeed && this.#left === -1) {
+      this.#left = 0
+      this.#place = 'size'
+    } else throw new Error('a chunk is longer than it said')
+  }
+
+  /** They end with an empty line. */
+  #trailers(byte: number): void {
+    if (byte !== lineFeed) this.#trailer += String.fromCharCode(byte)
+    else if (this.#trailer === '\r') this.#place = 'over'
+    else this.#trailer = ''
+  }
+}
+
+function sizeIn(digits: string): number {
+  if (!/^[\da-f]{1,12}[ \t]*$/i.test(digits)) throw new Error('a chunk does not say how long it is')
+  return Number.parseInt(digits, 16)
+}
