@@ -33,4 +33,5 @@ export const toJson = (event: NumberedEvent): string =>
 /** Quotes, backslashes, control characters and halves of surrogate pairs. */
 const toEscape = /[^ !#-[\]-\ud7ff\ue000-\uffff]/
 
-const quoted = (text: string): string => (toEscape.test(text) ? JSON.stringify(text) : `"${text}"`)
+/** What `JSON.stringify` makes of a string. */
+export const quoted = (text: string): string => (toEscape.test(text) ? JSON.stringify(text) : `"${text}"`)

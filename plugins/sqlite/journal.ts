@@ -1,3 +1,4 @@
+import { isPlainDelta, quoted } from '../../core/deltas.ts'
 import type { NumberedEvent } from '../../core/events.ts'
 import type { Json } from '../../core/message.ts'
 import type { Append, TimedEvent, TurnRow } from '../../core/store.ts'
@@ -11,7 +12,7 @@ const maxStepLength = 1024
 /** How much of one turn may be unmoved, in characters: what its end moves in one commit. */
 const maxTurnLength = 16_384
 /** How much the journal holds before the oldest of it is moved, in characters: some eight thousand deltas. */
-const maxLength = 1_048_576
+const maxLength = 524_288
 /** How many rows nobody needs are left for one statement to delete. */
 const rowsToDelete = 64
 
@@ -33,7 +34,10 @@ interface LiveTurn {
 }
 
 /** One step in a row of the journal: the number of its turn, its time, a cursor if there is one, and its events. */
-type Entry = readonly [turn: number, at: number, cursor: readonly Json[], ...events: NumberedEvent[]]
+type Entry = readonly [turn: number, at: number, cursor: readonly Json[], ...events: (NumberedEvent | ShortDelta)[]]
+
+/** A delta without its names, as nearly all events are. */
+type ShortDelta = readonly [seq: number, message: string, text: string]
 
 /**
  * What live turns have said of late. A commit of many turns, each with a word or two, would write to a page of `events`
@@ -259,7 +263,7 @@ export class Journal {
   }
 
   #restore(turn: LiveTurn, [, at, [cursor], ...events]: Entry, row: number): void {
-    const unmoved = events.filter(({ seq }) => seq > turn.seq)
+    const unmoved = events.map(toEvent).filter(({ seq }) => seq > turn.seq)
     if (unmoved.length === 0) return
     this.#keep(turn, unmoved, at, JSON.stringify(unmoved).length, row)
     if (cursor !== undefined) turn.cursor = cursor
@@ -277,13 +281,26 @@ const liveColumns = `id, number, conversation, epoch,
   COALESCE((SELECT MAX(e.seq) FROM events e WHERE e.turn = turns.number), seq) AS seq
   FROM turns WHERE ended_at IS NULL`
 
-/** An entry in JSON. Null is a cursor too. */
-const entryOf = (
+/** An `Entry` in JSON. Null is a cursor too. */
+function entryOf(
   { number }: LiveTurn,
   at: number,
   { cursor }: Pick<Append, 'cursor'>,
   events: readonly NumberedEvent[],
-): string => JSON.stringify([number, at, cursor === undefined ? [] : [cursor], ...events] satisfies Entry)
+): string {
+  let entry = `[${number},${at},${cursor === undefined ? '[]' : JSON.stringify([cursor])}`
+  for (const event of events) {
+    entry += isPlainDelta(event)
+      ? `,[${event.seq},${quoted(event.message)},${quoted(event.text)}]`
+      : `,${JSON.stringify(event)}`
+  }
+  return `${entry}]`
+}
+
+const toEvent = (event: NumberedEvent | ShortDelta): NumberedEvent =>
+  isShort(event) ? { seq: event[0], type: 'message.delta', message: event[1], text: event[2] } : event
+
+const isShort = (event: NumberedEvent | ShortDelta): event is ShortDelta => Array.isArray(event)
 
 /** Whether a step has a few events, perhaps with a cursor, and nothing else to write. */
 const isPlain = ({ events, status, thread, expiresAt, result }: Append): boolean =>

@@ -83,8 +83,19 @@ export class Sql {
    * the disk is what costs. Resolves when it is durable. What fails, fails alone.
    */
   together<Result>(work: () => Result): Promise<Result> {
-    const { promise, resolve, reject } = Promise.withResolvers<Result>()
     if (this.#group.length === 0) setImmediate(() => this.#commitGroup())
+    return this.#ask(work)
+  }
+
+  /** The same at once, with what was asked for by then: for work that was gathered already. */
+  atOnce<Result>(work: () => Result): Promise<Result> {
+    const done = this.#ask(work)
+    this.#commitGroup()
+    return done
+  }
+
+  #ask<Result>(work: () => Result): Promise<Result> {
+    const { promise, resolve, reject } = Promise.withResolvers<Result>()
     this.#group.push({
       run() {
         const result = work()
@@ -98,6 +109,7 @@ export class Sql {
   /** Does now what was asked for. */
   #commitGroup(): void {
     const group = this.#group.splice(0)
+    if (group.length === 0) return
     try {
       const done = this.atomically(() => group.map((each) => each.run()))
       for (const tell of done) tell()

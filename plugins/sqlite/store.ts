@@ -97,7 +97,7 @@ export class SqliteStore implements Store {
   }
 
   async append(steps: readonly Append[]): Promise<Appended> {
-    return this.#sql.together(() => this.#turns.append(steps))
+    return this.#sql.atOnce(() => this.#turns.append(steps))
   }
 
   async turn(id: string): Promise<TurnRow | undefined> {
