@@ -19,8 +19,11 @@ const commitEvery = 3
 const longestGatherMs = 10
 /** How much a writer may be ahead of the store, in events, before it has to wait. */
 const maxPending = 4096
-/** How many of a live turn's events readers find without asking the store. */
-const tailLength = 256
+/**
+ * How many of a live turn's events readers find without asking the store, beside those of its last commit. All that is
+ * kept for longer than the next look at the garbage costs a second time there.
+ */
+const tailLength = 32
 /** A reader that lags holds one page and no more. */
 const pageLength = 128
 
@@ -32,10 +35,17 @@ interface OpenTurn {
   seq: number
   /** Committed events, the last ones. */
   tail: NumberedEvent[]
+  /** What was added last, and to which batch. */
+  last: { readonly step: Step; readonly batch: Batch } | undefined
+}
+
+interface Step extends Append {
+  readonly events: NumberedEvent[]
+  at: number
 }
 
 interface Batch {
-  readonly steps: Map<string, Append & { readonly events: NumberedEvent[]; at: number }>
+  readonly steps: Step[]
   readonly done: PromiseWithResolvers<void>
 }
 
@@ -76,7 +86,8 @@ export class TurnLog {
 
   /** Takes a turn up for writing; its numbers go on after `turn.seq`. */
   open(turn: TurnRow): void {
-    if (!this.#open.has(turn.id)) this.#open.set(turn.id, { epoch: turn.epoch, seq: turn.seq, tail: [] })
+    if (!this.#open.has(turn.id))
+      this.#open.set(turn.id, { epoch: turn.epoch, seq: turn.seq, tail: [], last: undefined })
   }
 
   /** Ends the writing; readers go on from the store. */
@@ -95,14 +106,14 @@ export class TurnLog {
     const turn = this.#open.get(id)
     if (!turn) throw new Error(`turn ${id} is not open for writing`)
     const batch = (this.#batch ??= this.#schedule())
-    let batched = batch.steps.get(id)
-    if (!batched) {
-      batched = { turn: id, epoch: turn.epoch, events: [], at: 0 }
-      batch.steps.set(id, batched)
+    if (turn.last?.batch !== batch) {
+      turn.last = { step: { turn: id, epoch: turn.epoch, events: [], at: 0 }, batch }
+      batch.steps.push(turn.last.step)
     }
-    for (const event of events) batched.events.push(numbered(++turn.seq, event))
-    if (change) Object.assign(batched, change)
-    batched.at = this.#clock.now()
+    const { step } = turn.last
+    for (const event of events) step.events.push(numbered(++turn.seq, event))
+    if (change) Object.assign(step, change)
+    step.at = this.#clock.now()
     this.#pending += events.length
   }
 
@@ -187,7 +198,7 @@ export class TurnLog {
   }
 
   #schedule(): Batch {
-    const batch: Batch = { steps: new Map(), done: Promise.withResolvers() }
+    const batch: Batch = { steps: [], done: Promise.withResolvers() }
     // A batch nobody waits for must not bring the process down; its failure reaches the next commit() of its writers.
     batch.done.promise.catch(() => {})
     this.#pulse.next(() => void this.#flush(batch))
@@ -196,7 +207,7 @@ export class TurnLog {
 
   async #flush(batch: Batch): Promise<void> {
     if (this.#batch === batch) this.#batch = undefined
-    const steps = [...batch.steps.values()]
+    const { steps } = batch
     const before = this.#committing
     this.#committing = batch.done.promise
     await before.catch(() => {})
