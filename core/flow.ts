@@ -17,11 +17,16 @@ export abstract class Flow<T> implements AsyncIterable<T> {
    */
   abstract take(): readonly T[] | undefined
 
-  /** Resolves when there may be more to take. */
-  abstract ready(): Promise<void>
+  /** Calls back, once and never at once, when there may be more to take. One waits at a time. */
+  abstract whenReady(wake: () => void): void
 
   /** Leaves the stream. Whoever takes from it closes it when it stops before the end. */
   abstract close(): Promise<void>
+
+  /** Resolves when there may be more to take. */
+  ready(): Promise<void> {
+    return new Promise((resolve) => this.whenReady(resolve))
+  }
 
   #isOver = false
   #failure: { readonly error: unknown } | undefined
@@ -61,28 +66,47 @@ export abstract class Flow<T> implements AsyncIterable<T> {
 
 /**
  * Does something with every item of a stream, one after the other, as a `for await` would, and waits only where there is
- * something to wait for. `stop` is its `break`.
+ * something to wait for. `stop` is its `break`. It waits by a callback: with a promise for each chunk, and what belongs to
+ * it, a delta left 1.5 KB more to be collected.
  */
-export async function forEach<T>(
-  stream: AsyncIterable<T>,
-  work: (item: T, stop: () => void) => Promise<void> | void,
-): Promise<void> {
+export async function forEach<T>(stream: AsyncIterable<T>, work: Work<T>): Promise<void> {
   const flow = flowOf(stream)
-  let isStopped = false
-  const stop = () => (isStopped = true)
   try {
-    for (let items = flow.take(); items; items = flow.take()) {
-      if (items.length === 0) await flow.ready()
-      for (const item of items) {
-        const working = work(item, stop)
-        if (working) await working
-        if (isStopped) return
-      }
-    }
+    await untilOver(flow, work)
   } finally {
     await flow.close()
   }
 }
+
+type Work<T> = (item: T, stop: () => void) => Promise<void> | void
+
+const untilOver = <T>(flow: Flow<T>, work: Work<T>): Promise<void> =>
+  new Promise((resolve, reject) => {
+    let items: readonly T[] = none
+    let next = 0
+    let isStopped = false
+    const stop = () => (isStopped = true)
+    const goOn = (): void => {
+      try {
+        for (;;) {
+          if (isStopped) return resolve()
+          if (next < items.length) {
+            const working = work(items[next++]!, stop)
+            if (working) return void Promise.resolve(working).then(goOn, reject)
+            continue
+          }
+          const taken = flow.take()
+          if (!taken) return resolve()
+          if (taken.length === 0) return flow.whenReady(goOn)
+          items = taken
+          next = 0
+        }
+      } catch (error) {
+        reject(error)
+      }
+    }
+    goOn()
+  })
 
 /** Any stream as a flow. */
 export const flowOf = <T>(stream: AsyncIterable<T>): Flow<T> => (stream instanceof Flow ? stream : new Iterated(stream))
@@ -107,8 +131,9 @@ class Iterated<T> extends Flow<T> {
     return rest
   }
 
-  ready(): Promise<void> {
-    return this.#asked ?? Promise.resolve()
+  whenReady(wake: () => void): void {
+    if (this.#asked) void this.#asked.then(wake)
+    else queueMicrotask(wake)
   }
 
   async close(): Promise<void> {
@@ -133,13 +158,14 @@ export class Queue<T> extends Flow<T> {
   #items: T[] = []
   #wake: (() => void) | undefined
   readonly #onTaken: (() => void) | undefined
-  readonly #pulse: Pulse | undefined
+  /** Runs what wakes those who wait for an item. */
+  readonly #soon: (wake: () => void) => void
 
   /** `onTaken` is told when all that was there has been taken; `pulse` wakes those who wait, of all its queues together. */
   constructor({ onTaken, pulse }: { readonly onTaken?: () => void; readonly pulse?: Pulse } = {}) {
     super()
     this.#onTaken = onTaken
-    this.#pulse = pulse
+    this.#soon = pulse ? (wake) => pulse.next(wake) : queueMicrotask
   }
 
   get ended(): boolean {
@@ -149,22 +175,24 @@ export class Queue<T> extends Flow<T> {
   push(item: T): void {
     if (this.isOver) return
     this.#items.push(item)
-    const wake = this.#wake
-    if (!wake) return
-    this.#wake = undefined
-    if (this.#pulse) this.#pulse.next(wake)
-    else wake()
+    this.#awaken(this.#soon)
   }
 
   override end(): void {
     super.end()
-    this.#wake?.()
+    this.#awaken(queueMicrotask)
   }
 
   /** Ends it, and throws where it is taken from, after what was pushed. */
   override fail(error: unknown): void {
     super.fail(error)
-    this.#wake?.()
+    this.#awaken(queueMicrotask)
+  }
+
+  #awaken(when: (wake: () => void) => void): void {
+    const wake = this.#wake
+    this.#wake = undefined
+    if (wake) when(wake)
   }
 
   take(): readonly T[] | undefined {
@@ -177,9 +205,9 @@ export class Queue<T> extends Flow<T> {
     return this.rest()
   }
 
-  ready(): Promise<void> {
-    if (this.#items.length > 0 || this.isOver) return Promise.resolve()
-    return new Promise((resolve) => (this.#wake = resolve))
+  whenReady(wake: () => void): void {
+    if (this.#items.length > 0 || this.isOver) queueMicrotask(wake)
+    else this.#wake = wake
   }
 
   async close(): Promise<void> {
@@ -216,8 +244,9 @@ class Each<T, U> extends Flow<U> {
     return this.rest()
   }
 
-  ready(): Promise<void> {
-    return this.isOver ? Promise.resolve() : this.#source.ready()
+  whenReady(wake: () => void): void {
+    if (this.isOver) queueMicrotask(wake)
+    else this.#source.whenReady(wake)
   }
 
   close(): Promise<void> {
@@ -262,8 +291,8 @@ class Watched<T> extends Flow<T> {
     return items
   }
 
-  ready(): Promise<void> {
-    return this.#source.ready()
+  whenReady(wake: () => void): void {
+    this.#source.whenReady(wake)
   }
 
   close(): Promise<void> {
@@ -311,8 +340,10 @@ class InParts<T> extends Flow<T> {
     return rest
   }
 
-  ready(): Promise<void> {
-    return this.#going ?? this.#part?.ready() ?? Promise.resolve()
+  whenReady(wake: () => void): void {
+    if (this.#going) void this.#going.then(wake)
+    else if (this.#part) this.#part.whenReady(wake)
+    else queueMicrotask(wake)
   }
 
   async close(): Promise<void> {

@@ -63,8 +63,8 @@ class InContext<T> extends Flow<T> {
     return context.with(this.#inside, () => this.#source.take())
   }
 
-  ready(): Promise<void> {
-    return this.#source.ready()
+  whenReady(wake: () => void): void {
+    this.#source.whenReady(wake)
   }
 
   close(): Promise<void> {

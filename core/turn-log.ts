@@ -267,7 +267,7 @@ export class TurnLog {
 class Watcher {
   #changed = false
   #failure: HubError | undefined
-  #resolve: (() => void) | undefined
+  #wake: (() => void) | undefined
 
   /** From here on counts what is new. */
   reset(): void {
@@ -277,7 +277,9 @@ class Watcher {
 
   readonly notify = (): void => {
     this.#changed = true
-    this.#resolve?.()
+    const wake = this.#wake
+    this.#wake = undefined
+    wake?.()
   }
 
   fail(error: HubError): void {
@@ -285,9 +287,14 @@ class Watcher {
     this.notify()
   }
 
-  /** Resolves at the next notice, or at once if there was one since `reset`, which throws when that was a failure. */
+  /** Calls back at the next notice, or soon if there was one since `reset`, which throws when that was a failure. */
+  whenChanged(wake: () => void): void {
+    if (this.#changed) queueMicrotask(wake)
+    else this.#wake = wake
+  }
+
   changed(): Promise<void> {
-    return this.#changed ? Promise.resolve() : new Promise((resolve) => (this.#resolve = resolve))
+    return new Promise((resolve) => this.whenChanged(resolve))
   }
 }
 
@@ -323,8 +330,8 @@ class Live extends Flow<readonly NumberedEvent[]> {
     return [events]
   }
 
-  ready(): Promise<void> {
-    return this.#watcher.changed()
+  whenReady(wake: () => void): void {
+    this.#watcher.whenChanged(wake)
   }
 
   async close(): Promise<void> {}

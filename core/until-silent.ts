@@ -37,12 +37,17 @@ class UntilSilent<T> extends Flow<T> {
     return items
   }
 
-  ready(): Promise<void> {
-    if (this.isOver) return Promise.resolve()
-    return new Promise((resolve) => {
-      this.#wake = resolve
-      void this.#source.ready().then(resolve)
-    })
+  whenReady(wake: () => void): void {
+    if (this.isOver) return queueMicrotask(wake)
+    this.#wake = wake
+    this.#source.whenReady(this.#awaken)
+  }
+
+  /** Either the source has more, or it is over without it. */
+  readonly #awaken = (): void => {
+    const wake = this.#wake
+    this.#wake = undefined
+    wake?.()
   }
 
   async close(): Promise<void> {
@@ -62,7 +67,7 @@ class UntilSilent<T> extends Flow<T> {
   protected override fail(error: unknown): void {
     this.#leave()
     super.fail(error)
-    this.#wake?.()
+    queueMicrotask(this.#awaken)
   }
 
   #leave(): void {
