@@ -1,9 +1,10 @@
-import { Agent, createServer, request } from 'node:http'
+import { createServer, request } from 'node:http'
 import type { ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { setImmediate, setTimeout } from 'node:timers'
 import Database from 'better-sqlite3'
 import { createParser } from 'eventsource-parser'
+import { directAgents, readDirectly } from '../../core/direct-agent.ts'
 import { announce } from './announce.ts'
 
 // The steps of the hub's path with nothing around them, to see what each must cost: bytes of the upstream are parsed, what
@@ -13,7 +14,7 @@ import { announce } from './announce.ts'
 
 const [, , upstream, folder, upTo] = process.argv
 const everyMs = 3
-const agent = new Agent({ keepAlive: true })
+const { plain: agent } = directAgents({ keepAlive: true })
 const log = upTo === 'logged' ? openLog() : undefined
 
 interface Stream {
@@ -37,8 +38,9 @@ announce(
       response.socket?.setNoDelay(true)
       const stream: Stream = { turn: ++turns, response, seq: 0, said: [], hasEnded: false }
       const parser = createParser({ onEvent: ({ data }) => hear(stream, data) })
-      answer.setEncoding('utf8')
-      answer.on('data', (text: string) => parser.feed(text))
+      const decoder = new TextDecoder()
+      const isRead = readDirectly(answer, (content) => parser.feed(decoder.decode(content, { stream: true })))
+      if (!isRead) throw new Error('the upstream does not answer in chunks')
       answer.on('end', () => {
         stream.hasEnded = true
         serveSoon(stream)

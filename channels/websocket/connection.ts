@@ -1,8 +1,10 @@
+import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
 import type { Principal } from '../../core/auth.ts'
 import { check, parseJson } from '../../core/body.ts'
 import type { ChannelContext, Visitor } from '../../core/channel.ts'
 import { asHubError, HubError } from '../../core/errors.ts'
+import { forEach } from '../../core/flow.ts'
 import { newId } from '../../core/ids.ts'
 import type { TurnRow } from '../../core/store.ts'
 import { isEnded } from '../../core/store.ts'
@@ -49,6 +51,8 @@ interface NamedForm extends Form {
 /** One client's socket: any number of conversations and turns at once. */
 export class Connection {
   readonly #socket: WebSocket
+  /** What the frames are written to. */
+  readonly #wire: Duplex
   readonly #context: ChannelContext
   readonly #defaultBot: string | undefined
   readonly #session = `ws-${newId('conv').slice('conv_'.length)}`
@@ -63,8 +67,15 @@ export class Connection {
   #isHandling = false
   #isAlive = true
 
-  constructor(socket: WebSocket, visitor: Visitor, context: ChannelContext, { bot, rate }: ConnectionOptions) {
+  constructor(
+    socket: WebSocket,
+    wire: Duplex,
+    visitor: Visitor,
+    context: ChannelContext,
+    { bot, rate }: ConnectionOptions,
+  ) {
     this.#socket = socket
+    this.#wire = wire
     this.#visitor = visitor
     this.#context = context
     this.#defaultBot = bot
@@ -301,14 +312,14 @@ export class Connection {
     const id = form.id ?? (isOwn ? turn.message.id : undefined)
     const common = { agentId: turn.bot, sessionId: turn.conversation.name, ...(id === undefined ? {} : { id }) }
     // From the beginning: what a frame says may depend on what was said before the place it resumes at.
-    for await (const group of this.#context.hub.follow(turn.id, form.events ? after : 0, signal)) {
+    await forEach(this.#context.hub.follow(turn.id, form.events ? after : 0, signal), (group) => {
       const ready = group.flatMap((event) =>
         frames(event)
           .filter(() => event.seq > after)
           .map((frame) => ({ ...frame, ...common, turn: turn.id, seq: event.seq })),
       )
-      if (ready.length > 0) await this.#send(ready, signal)
-    }
+      return this.#send(ready, signal)
+    })
   }
 
   /** Says to clients that ask for it, by an `id`, that what they sent about a turn was taken. */
@@ -316,40 +327,48 @@ export class Connection {
     if (id !== undefined) await this.#send([{ type: 'accepted', id, turn, ...(over ? { over } : {}) }])
   }
 
-  #sendError(error: HubError, echo: ServerFrame = {}): Promise<void> {
+  #sendError(error: HubError, echo: ServerFrame = {}): Promise<void> | void {
     if (error.code === 'internal') this.#context.logger.error({ err: error.cause }, 'a frame failed')
     const { turn } = error
     return this.#send([{ type: 'error', ...error.public(), ...echo, ...(turn === undefined ? {} : { turn }) }])
   }
 
   /**
-   * Resolves when the last frame has been handed to the network, or nobody wants the rest; what is handed over at once
-   * stays small.
+   * Hands frames to the network, some at a time. Resolves when the last one is with it, or nobody wants the rest; gives
+   * nothing where that is so at once.
    */
-  async #send(frames: readonly ServerFrame[], signal = this.#left.signal): Promise<void> {
-    let ready: string[] = []
-    let length = 0
-    for (const [index, frame] of frames.entries()) {
-      const text = JSON.stringify(frame)
-      ready.push(text)
-      length += text.length
-      if (length < maxSendLength && index < frames.length - 1) continue
-      if (signal.aborted) return
-      await this.#hand(ready)
-      ready = []
-      length = 0
+  #send(frames: readonly ServerFrame[], signal = this.#left.signal): Promise<void> | void {
+    for (let from = 0; from < frames.length && !signal.aborted;) {
+      const texts = textsOf(frames, from)
+      from += texts.length
+      const full = this.#hand(texts)
+      if (full) return full.then(() => this.#send(frames.slice(from), signal))
     }
   }
 
-  async #hand(frames: readonly string[]): Promise<void> {
+  #hand(texts: readonly string[]): Promise<void> | void {
     if (this.#socket.readyState !== this.#socket.OPEN) return
     if (this.#socket.bufferedAmount > maxQueuedBytes) return this.#socket.terminate()
+    let handed = () => {}
+    // In one write. What becomes of a frame whose client goes meanwhile, that client finds out when it resumes.
+    this.#wire.cork()
+    for (const [index, text] of texts.entries()) {
+      this.#socket.send(text, index === texts.length - 1 ? () => handed() : () => {})
+    }
+    this.#wire.uncork()
+    if (this.#socket.bufferedAmount === 0) return
     const timer = setTimeout(() => this.#socket.terminate(), sendTimeoutMs)
-    await new Promise<void>((resolve) => {
-      frames.forEach((frame, index) =>
-        this.#socket.send(frame, index === frames.length - 1 ? () => resolve() : () => {}),
-      )
-    })
-    clearTimeout(timer)
+    return new Promise<void>((resolve) => (handed = resolve)).finally(() => clearTimeout(timer))
   }
+}
+
+/** The frames from a place on that are handed over together. */
+function textsOf(frames: readonly ServerFrame[], from: number): readonly string[] {
+  const texts: string[] = []
+  for (let length = 0, at = from; at < frames.length && length < maxSendLength; at++) {
+    const text = JSON.stringify(frames[at])
+    texts.push(text)
+    length += text.length
+  }
+  return texts
 }

@@ -64,7 +64,7 @@ export const websocket = defineChannel({
           handle(request, socket, head, visitor) {
             server.handleUpgrade(request, socket, head, (webSocket) => {
               if (visitor.principal === undefined && isCrowded()) return webSocket.close(1013, 'Come back in a minute.')
-              const connection = new Connection(webSocket, visitor, context, { bot, rate })
+              const connection = new Connection(webSocket, socket, visitor, context, { bot, rate })
               connections.add(connection)
               webSocket.once('close', () => connections.delete(connection))
             })

@@ -166,14 +166,14 @@ describe('a socket', () => {
         /bothub_open_streams\{channel="websocket"\} (\d+)/.exec(await (await fetch(`${hub.url}/metrics`)).text())![1],
       )
     await expect.poll(open).toBe(0)
+    const turns = await Promise.all(Array.from({ length: 8 }, () => hub.ask('echo', 'x'.repeat(1_000_000))))
     using socket = await connectRawSocket(hub.url)
     expect(await open()).toBe(1)
     socket.socket.pause()
     const send = (asked: Readonly<Record<string, unknown>>) =>
       socket.write(frame(text, Buffer.from(JSON.stringify(asked))))
-    // More than the system itself buffers, by far.
-    const more = { type: 'chat', agentId: 'echo', message: 'x'.repeat(1_000_000), events: true }
-    for (let count = 0; count < 8; count++) send({ ...more, sessionId: `s-${count}` })
+    // More than the system itself buffers, by far, and all of it at once.
+    for (const { turn } of turns) send({ type: 'resume', turn, events: true })
     const stillOpen = () => {
       send({ type: 'ping' })
       return open()
