@@ -35,7 +35,7 @@ interface OpenTurn {
   seq: number
   /** Committed events, the last ones. */
   tail: NumberedEvent[]
-  /** What was added last, and to which batch. */
+  /** What was added last, and to which batch, until that is committed. */
   last: { readonly step: Step; readonly batch: Batch } | undefined
 }
 
@@ -239,6 +239,7 @@ export class TurnLog {
   #publish(step: Append): void {
     const turn = this.#open.get(step.turn)
     if (turn) {
+      if (turn.last?.step === step) turn.last = undefined
       turn.tail.push(...step.events)
       // All of the last commit, however much it was: its readers are about to take it.
       if (turn.tail.length > 2 * tailLength) turn.tail = turn.tail.slice(-Math.max(tailLength, step.events.length))
