@@ -5,8 +5,11 @@ const lineFeed = 0x0a
 const carriageReturn = 0x0d
 const semicolon = 0x3b
 
+const badLine = 'the line of a chunk does not end as it should'
+const tooLong = 'a chunk is longer than it said'
+
 /** Where a decoder is: what the next byte belongs to. */
-type Place = 'size' | 'extension' | 'size end' | 'data' | 'data end' | 'trailers' | 'over'
+type Place = 'size' | 'extension' | 'size end' | 'data' | 'data return' | 'data end' | 'trailers' | 'over'
 
 /**
  * A body in HTTP's chunked coding, decoded as its bytes come, however they are cut (RFC 9112, 7.1). Extensions and
@@ -44,7 +47,7 @@ export class ChunkedBody {
       content += end - at
       this.#left -= end - at
       at = end
-      if (this.#left === 0) this.#place = 'data end'
+      if (this.#left === 0) this.#place = 'data return'
     }
     return { content, used: at }
   }
@@ -60,34 +63,36 @@ export class ChunkedBody {
         } else this.#digits += String.fromCharCode(byte)
         return
       case 'extension':
+        if (byte === lineFeed) throw new Error(badLine)
         if (byte === carriageReturn) this.#place = 'size end'
         return
       case 'size end':
-        if (byte !== lineFeed) throw new Error('the line of a chunk does not end as it should')
+        if (byte !== lineFeed) throw new Error(badLine)
         this.#linesLength = 0
         this.#place = this.#left > 0 ? 'data' : 'trailers'
         return
+      case 'data return':
+        if (byte !== carriageReturn) throw new Error(tooLong)
+        this.#place = 'data end'
+        return
       case 'data end':
-        this.#dataEnd(byte)
+        if (byte !== lineFeed) throw new Error(tooLong)
+        this.#place = 'size'
         return
       default:
         this.#trailers(byte)
     }
   }
 
-  #dataEnd(byte: number): void {
-    if (byte === carriageReturn && this.#left === 0) this.#left = -1
-    else if (byte === lineFeed && this.#left === -1) {
-      this.#left = 0
-      this.#place = 'size'
-    } else throw new Error('a chunk is longer than it said')
-  }
-
   /** They end with an empty line. */
   #trailers(byte: number): void {
-    if (byte !== lineFeed) this.#trailer += String.fromCharCode(byte)
-    else if (this.#trailer === '\r') this.#place = 'over'
-    else this.#trailer = ''
+    if (byte !== lineFeed) {
+      this.#trailer += String.fromCharCode(byte)
+      return
+    }
+    if (!this.#trailer.endsWith('\r')) throw new Error(badLine)
+    if (this.#trailer === '\r') this.#place = 'over'
+    this.#trailer = ''
   }
 }
 

@@ -60,6 +60,8 @@ describe('a chunked body', () => {
     ['a size whose line does not end', '3\rabc\r\n'],
     ['more than it said', '3\r\nabcd\r\n'],
     ['no line end behind its data', '3\r\nabc3\r\n'],
+    ['an extension that ends in a line feed alone', '3;x\nabc\r\n'],
+    ['a trailer that ends in a line feed alone', '0\r\nx: y\n\r\n'],
     ['an extension without an end', `3;${'x'.repeat(20_000)}`],
     ['trailers without an end', `0\r\n${'x: y\r\n'.repeat(4000)}`],
   ])('is refused with %s', (_what, body) => {
