@@ -66,10 +66,7 @@ export function openEventStream(
     signal: left.signal,
     write(frames) {
       heartbeat.heard()
-      // As it mostly is: one frame, and room for it.
-      if (!Array.isArray(frames) || frames.length !== 1) return send(pieces(frames))
-      const full = left.signal.aborted ? undefined : writeChunk(response, frames[0] as string)
-      return full && drained(full, left.signal)
+      return send(pieces(frames))
     },
     close() {
       leave()
