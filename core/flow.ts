@@ -23,6 +23,16 @@ export abstract class Flow<T> implements AsyncIterable<T> {
   /** Leaves the stream. Whoever takes from it closes it when it stops before the end. */
   abstract close(): Promise<void>
 
+  /** Whether `take` gives items now, and can neither fail nor be over. What a source does not know, it denies. */
+  get hasItems(): boolean {
+    return false
+  }
+
+  /** How its items come here, for now. */
+  get way(): Way {
+    return new Way(this)
+  }
+
   /** Resolves when there may be more to take. */
   ready(): Promise<void> {
     return new Promise((resolve) => this.whenReady(resolve))
@@ -31,7 +41,7 @@ export abstract class Flow<T> implements AsyncIterable<T> {
   #isOver = false
   #failure: { readonly error: unknown } | undefined
 
-  protected get isOver(): boolean {
+  get isOver(): boolean {
     return this.#isOver
   }
 
@@ -64,6 +74,45 @@ export abstract class Flow<T> implements AsyncIterable<T> {
   }
 }
 
+/** A layer whose types the way need not know. */
+type Passing = Pick<Layer<never, unknown>, 'pass' | 'isOver'>
+
+/**
+ * The short way of items through a stream: from their source through what is done to them, past all that only stands
+ * around. It ends as soon as one of its layers is over; who has ended, and what comes then, the stream knows.
+ */
+export class Way {
+  readonly #source: Flow<unknown>
+  readonly #layers: readonly Passing[]
+
+  constructor(source: Flow<unknown>, layers: readonly Passing[] = []) {
+    this.#source = source
+    this.#layers = layers
+  }
+
+  with(layer: Passing): Way {
+    return new Way(this.#source, [...this.#layers, layer])
+  }
+
+  /** Whether nothing on it is over. */
+  get isOpen(): boolean {
+    for (const layer of this.#layers) if (layer.isOver) return false
+    return true
+  }
+
+  /** Items that are there. */
+  take(): readonly unknown[] {
+    if (!this.#source.hasItems || !this.isOpen) return none
+    let items = this.#source.take() ?? none
+    for (const layer of this.#layers) items = layer.pass(items as readonly never[])
+    return items
+  }
+
+  whenReady(wake: () => void): void {
+    this.#source.whenReady(wake)
+  }
+}
+
 /**
  * Does something with every item of a stream, one after the other, as a `for await` would, and waits only where there is
  * something to wait for. `stop` is its `break`. It waits by a callback: with a promise for each chunk, and what belongs to
@@ -82,24 +131,42 @@ type Work<T> = (item: T, stop: () => void) => Promise<void> | void
 
 const untilOver = <T>(flow: Flow<T>, work: Work<T>): Promise<void> =>
   new Promise((resolve, reject) => {
-    let items: readonly T[] = none
-    let next = 0
+    let { way } = flow
     let isStopped = false
     const stop = () => (isStopped = true)
+
+    /** Whether all of them are done. Otherwise the work takes its time, and the others are done, and more, behind it. */
+    const areDone = (items: readonly T[], from: number): boolean => {
+      for (let next = from; next < items.length; next++) {
+        if (isStopped) break
+        const working = work(items[next]!, stop)
+        if (!working) continue
+        const rest = () => void (areDone(items, next + 1) && goOn())
+        void Promise.resolve(working).then(rest).catch(reject)
+        return false
+      }
+      return true
+    }
+
     const goOn = (): void => {
       try {
-        for (;;) {
+        for (let isShort = false; ;) {
           if (isStopped) return resolve()
-          if (next < items.length) {
-            const working = work(items[next++]!, stop)
-            if (working) return void Promise.resolve(working).then(goOn, reject)
+          const near = way.take() as readonly T[]
+          if (near.length > 0) {
+            if (!areDone(near, 0)) return
+            isShort = true
             continue
           }
-          const taken = flow.take()
-          if (!taken) return resolve()
-          if (taken.length === 0) return flow.whenReady(goOn)
-          items = taken
-          next = 0
+          if (isShort && way.isOpen) return way.whenReady(goOn)
+          isShort = false
+          const items = flow.take()
+          if (!items) return resolve()
+          if (items.length === 0) {
+            ;({ way } = flow)
+            return way.whenReady(goOn)
+          }
+          if (!areDone(items, 0)) return
         }
       } catch (error) {
         reject(error)
@@ -131,9 +198,13 @@ class Iterated<T> extends Flow<T> {
     return rest
   }
 
+  override get hasItems(): boolean {
+    return this.#items.length > 0
+  }
+
   whenReady(wake: () => void): void {
-    if (this.#asked) void this.#asked.then(wake)
-    else queueMicrotask(wake)
+    if (this.hasItems || this.isOver) queueMicrotask(wake)
+    else void (this.#asked ??= this.#ask()).then(wake)
   }
 
   async close(): Promise<void> {
@@ -205,8 +276,12 @@ export class Queue<T> extends Flow<T> {
     return this.rest()
   }
 
+  override get hasItems(): boolean {
+    return this.#items.length > 0
+  }
+
   whenReady(wake: () => void): void {
-    if (this.#items.length > 0 || this.isOver) queueMicrotask(wake)
+    if (this.hasItems || this.isOver) queueMicrotask(wake)
     else this.#wake = wake
   }
 
@@ -216,29 +291,24 @@ export class Queue<T> extends Flow<T> {
   }
 }
 
-/**
- * What a stream becomes where a function says, item by item, what to say in its place: nothing, one thing or several.
- * Where the function throws, or calls `stop`, that is the end, behind what it gave before.
- */
-export const flatMap = <T, U>(stream: AsyncIterable<T>, map: (item: T, stop: () => void) => Iterable<U>): Flow<U> =>
-  new Each(flowOf(stream), map)
-
-class Each<T, U> extends Flow<U> {
+/** What is done to the items of a stream. */
+abstract class Layer<T, U> extends Flow<U> {
   readonly #source: Flow<T>
-  readonly #map: (item: T, stop: () => void) => Iterable<U>
 
-  constructor(source: Flow<T>, map: (item: T, stop: () => void) => Iterable<U>) {
+  constructor(source: Flow<T>) {
     super()
     this.#source = source
-    this.#map = map
   }
+
+  /** What becomes of items; of none, none. It throws nothing: it is over instead, and `rest` throws. */
+  abstract pass(items: readonly T[]): readonly U[]
 
   take(): readonly U[] | undefined {
     while (!this.isOver) {
       const items = this.#source.take()
       if (!items) return undefined
       if (items.length === 0) return none
-      const given = this.#mapped(items)
+      const given = this.pass(items)
       if (given.length > 0) return given
     }
     return this.rest()
@@ -253,7 +323,27 @@ class Each<T, U> extends Flow<U> {
     return this.#source.close()
   }
 
-  #mapped(items: readonly T[]): readonly U[] {
+  override get way(): Way {
+    return this.#source.way.with(this)
+  }
+}
+
+/**
+ * What a stream becomes where a function says, item by item, what to say in its place: nothing, one thing or several.
+ * Where the function throws, or calls `stop`, that is the end, behind what it gave before.
+ */
+export const flatMap = <T, U>(stream: AsyncIterable<T>, map: (item: T, stop: () => void) => Iterable<U>): Flow<U> =>
+  new Each(flowOf(stream), map)
+
+class Each<T, U> extends Layer<T, U> {
+  readonly #map: (item: T, stop: () => void) => Iterable<U>
+
+  constructor(source: Flow<T>, map: (item: T, stop: () => void) => Iterable<U>) {
+    super(source)
+    this.#map = map
+  }
+
+  pass(items: readonly T[]): readonly U[] {
     const given: U[] = []
     try {
       for (const item of items) {
@@ -275,28 +365,22 @@ class Each<T, U> extends Flow<U> {
 /** The same stream, with somebody who looks at every item. */
 export const tap = <T>(stream: AsyncIterable<T>, look: (item: T) => void): Flow<T> => new Watched(flowOf(stream), look)
 
-class Watched<T> extends Flow<T> {
-  readonly #source: Flow<T>
+class Watched<T> extends Layer<T, T> {
   readonly #look: (item: T) => void
 
   constructor(source: Flow<T>, look: (item: T) => void) {
-    super()
-    this.#source = source
+    super(source)
     this.#look = look
   }
 
-  take(): readonly T[] | undefined {
-    const items = this.#source.take()
-    if (items) for (const item of items) this.#look(item)
-    return items
-  }
-
-  whenReady(wake: () => void): void {
-    this.#source.whenReady(wake)
-  }
-
-  close(): Promise<void> {
-    return this.#source.close()
+  pass(items: readonly T[]): readonly T[] {
+    let seen = 0
+    try {
+      for (; seen < items.length; seen++) this.#look(items[seen]!)
+    } catch (error) {
+      this.fail(error)
+    }
+    return seen === items.length ? items : items.slice(0, seen)
   }
 }
 
@@ -344,6 +428,10 @@ class InParts<T> extends Flow<T> {
     if (this.#going) void this.#going.then(wake)
     else if (this.#part) this.#part.whenReady(wake)
     else queueMicrotask(wake)
+  }
+
+  override get way(): Way {
+    return this.#part?.way ?? super.way
   }
 
   async close(): Promise<void> {

@@ -63,6 +63,10 @@ class InContext<T> extends Flow<T> {
     return context.with(this.#inside, () => this.#source.take())
   }
 
+  override get hasItems(): boolean {
+    return this.#source.hasItems
+  }
+
   whenReady(wake: () => void): void {
     this.#source.whenReady(wake)
   }

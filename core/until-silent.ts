@@ -37,6 +37,10 @@ class UntilSilent<T> extends Flow<T> {
     return items
   }
 
+  override get hasItems(): boolean {
+    return this.#silence !== undefined && !this.isOver && this.#source.hasItems
+  }
+
   whenReady(wake: () => void): void {
     if (this.isOver) return queueMicrotask(wake)
     this.#wake = wake

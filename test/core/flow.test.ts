@@ -10,11 +10,27 @@ async function* stream<T>(items: Iterable<T>, failure?: Error): AsyncGenerator<T
   if (failure) throw failure
 }
 
+type Look<T> = (item: T) => void
+
+/** Both ways to read a stream: the second one takes the short way through layers wherever there is one. */
+const readers: readonly (readonly [string, <T>(items: AsyncIterable<T>, look: Look<T>) => Promise<void>])[] = [
+  [
+    'for await',
+    async (items, look) => {
+      for await (const item of items) look(item)
+    },
+  ],
+  ['forEach', forEach],
+]
+
 /** What a stream gives and what it fails with. */
-async function allOf<T>(items: AsyncIterable<T>): Promise<{ readonly items: T[]; readonly error?: unknown }> {
+async function allOf<T>(
+  items: AsyncIterable<T>,
+  read = readers[0]![1],
+): Promise<{ readonly items: T[]; readonly error?: unknown }> {
   const seen: T[] = []
   try {
-    for await (const item of items) seen.push(item)
+    await read(items, (item) => void seen.push(item))
     return { items: seen }
   } catch (error) {
     return { items: seen, error }
@@ -320,30 +336,101 @@ describe('a stream in parts', () => {
   })
 })
 
-it('gives the same items through layers of flows as through layers of generators', async () => {
-  const doubled = (item: number) => (item % 5 === 0 ? [] : item % 3 === 0 ? [item, item] : [item])
-  async function* generator(items: AsyncIterable<number>): AsyncGenerator<number> {
-    for await (const item of items) yield* doubled(item)
+describe.each(readers)('layers of flows that are read with %s', (_, read) => {
+  /** Pushes what comes together, and goes on a moment later. */
+  async function push<T>(queue: Queue<T>, batches: readonly (readonly T[])[], end?: Error): Promise<void> {
+    for (const batch of batches) {
+      for (const item of batch) queue.push(item)
+      await Promise.resolve()
+    }
+    if (end) queue.fail(end)
+    else queue.end()
   }
-  const flow = (items: AsyncIterable<number>): Flow<number> =>
-    inParts(async function* () {
-      yield tap(flatMap(items, doubled), () => {})
-    })
-  await fc.assert(
-    fc.asyncProperty(fc.array(fc.array(fc.nat(20))), fc.boolean(), async (batches, fails) => {
-      const end = fails ? failure : undefined
+  const batches = fc.array(fc.array(fc.nat(20)))
+
+  it('give the same items as layers of generators', async () => {
+    const doubled = (item: number) => (item % 5 === 0 ? [] : item % 3 === 0 ? [item, item] : [item])
+    async function* generator(items: AsyncIterable<number>): AsyncGenerator<number> {
+      for await (const item of items) yield* doubled(item)
+    }
+    const flow = (items: AsyncIterable<number>): Flow<number> =>
+      inParts(async function* () {
+        yield tap(flatMap(items, doubled), () => {})
+      })
+    await fc.assert(
+      fc.asyncProperty(batches, fc.boolean(), async (given, fails) => {
+        const end = fails ? failure : undefined
+        const queue = new Queue<number>()
+        const pushing = push(queue, given, end)
+        const through = await allOf(flow(flow(queue)), read)
+        await pushing
+        expect(through).toEqual(await allOf(generator(generator(stream(given.flat(), end)))))
+      }),
+    )
+  })
+
+  it('end, fail and go on with another part at the very item', async () => {
+    const last = 7
+    await fc.assert(
+      fc.asyncProperty(
+        batches,
+        batches,
+        fc.constantFrom('stops', 'throws', 'is looked at'),
+        async (one, other, how) => {
+          const queues = [new Queue<number>(), new Queue<number>()] as const
+          const pushing = [push(queues[0], one), push(queues[1], other, failure)]
+          const seen: number[] = []
+          const check = (item: number) => {
+            if (item === last) throw new Error('enough')
+          }
+          const cut = flatMap(queues[0], (item, stop) => {
+            if (how === 'stops' && item === last) stop()
+            if (how === 'throws') check(item)
+            return [item]
+          })
+          const parts = inParts<number>(async function* () {
+            try {
+              yield how === 'is looked at' ? tap(cut, check) : cut
+            } catch {
+              yield [-1]
+            }
+            yield tap(queues[1], (item) => seen.push(item))
+          })
+          const all = await allOf(
+            tap(parts, () => {}),
+            read,
+          )
+          await Promise.all(pushing)
+          const place = one.flat().indexOf(last)
+          const first = place < 0 ? one.flat() : one.flat().slice(0, place)
+          const behind = place < 0 ? [] : how === 'stops' ? [last] : [-1]
+          expect(all).toEqual({ items: [...first, ...behind, ...other.flat()], error: failure })
+          expect(seen).toEqual(other.flat())
+        },
+      ),
+    )
+  })
+
+  it('leave a source behind that would say more, or nothing at all any more', async () => {
+    for (const more of [[3, 4], []]) {
       const queue = new Queue<number>()
-      const pushing = (async () => {
-        for (const batch of batches) {
-          for (const item of batch) queue.push(item)
-          await Promise.resolve()
-        }
-        if (end) queue.fail(end)
-        else queue.end()
-      })()
-      const through = await allOf(flow(flow(queue)))
-      await pushing
-      expect(through).toEqual(await allOf(generator(generator(stream(batches.flat(), end)))))
-    }),
-  )
+      const parts = inParts<number>(async function* () {
+        yield flatMap(queue, (item, stop) => {
+          if (item === 2) stop()
+          return [item]
+        })
+        yield [5]
+      })
+      const seen: number[] = []
+      const reading = read(parts, (item) => {
+        seen.push(item)
+        if (item === 2) for (const each of more) queue.push(each)
+      })
+      queue.push(1)
+      await expect.poll(() => seen).toEqual([1])
+      queue.push(2)
+      await reading
+      expect(seen).toEqual([1, 2, 5])
+    }
+  })
 })
