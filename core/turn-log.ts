@@ -32,6 +32,9 @@ export type Change = Omit<Append, 'turn' | 'events' | 'epoch' | 'at'>
 
 interface OpenTurn {
   readonly epoch: number
+  readonly watchers: Set<Watcher>
+  /** Nobody writes it any more. */
+  isClosed: boolean
   seq: number
   /** Committed events, the last ones. */
   tail: NumberedEvent[]
@@ -46,6 +49,8 @@ interface Step extends Append {
 
 interface Batch {
   readonly steps: Step[]
+  /** Whose they are, in the same order. */
+  readonly turns: OpenTurn[]
   readonly done: PromiseWithResolvers<void>
 }
 
@@ -86,14 +91,18 @@ export class TurnLog {
 
   /** Takes a turn up for writing; its numbers go on after `turn.seq`. */
   open(turn: TurnRow): void {
-    if (!this.#open.has(turn.id))
-      this.#open.set(turn.id, { epoch: turn.epoch, seq: turn.seq, tail: [], last: undefined })
+    if (this.#open.has(turn.id)) return
+    const { id, epoch, seq } = turn
+    this.#open.set(id, { epoch, seq, watchers: this.#watchersOf(id), isClosed: false, tail: [], last: undefined })
   }
 
   /** Ends the writing; readers go on from the store. */
   close(turn: string): void {
+    const open = this.#open.get(turn)
+    if (open) open.isClosed = true
     this.#open.delete(turn)
     this.#wake(turn)
+    this.#forgetWatchers(turn)
   }
 
   /** Number of the last event given to the log. */
@@ -109,6 +118,7 @@ export class TurnLog {
     if (turn.last?.batch !== batch) {
       turn.last = { step: { turn: id, epoch: turn.epoch, events: [], at: 0 }, batch }
       batch.steps.push(turn.last.step)
+      batch.turns.push(turn)
     }
     const { step } = turn.last
     for (const event of events) step.events.push(numbered(++turn.seq, event))
@@ -146,10 +156,13 @@ export class TurnLog {
     try {
       let cursor = after
       while (!signal.aborted) {
-        const live = new Live((from) => this.#tail(turn, from), watcher, cursor, signal)
-        yield live
-        cursor = live.cursor
-        if (live.hasEnded || signal.aborted) return
+        const open = this.#open.get(turn)
+        if (open) {
+          const live = new Live(open, watcher, cursor, signal)
+          yield live
+          cursor = live.cursor
+          if (live.hasEnded || signal.aborted) return
+        } else watcher.reset()
         // Its reader lags behind the tail, or it is not written here.
         const events = await this.#store.read(turn, cursor, pageLength)
         const last = events.at(-1)
@@ -189,16 +202,8 @@ export class TurnLog {
     this.#wake(name)
   }
 
-  /** Undefined where the store has to be asked. */
-  #tail(turn: string, after: number): readonly NumberedEvent[] | undefined {
-    const tail = this.#open.get(turn)?.tail
-    const first = tail?.[0]
-    if (!tail || !first || after < first.seq - 1) return undefined
-    return tail.slice(after - first.seq + 1)
-  }
-
   #schedule(): Batch {
-    const batch: Batch = { steps: [], done: Promise.withResolvers() }
+    const batch: Batch = { steps: [], turns: [], done: Promise.withResolvers() }
     // A batch nobody waits for must not bring the process down; its failure reaches the next commit() of its writers.
     batch.done.promise.catch(() => {})
     this.#pulse.next(() => void this.#flush(batch))
@@ -207,7 +212,7 @@ export class TurnLog {
 
   async #flush(batch: Batch): Promise<void> {
     if (this.#batch === batch) this.#batch = undefined
-    const { steps } = batch
+    const { steps, turns } = batch
     const before = this.#committing
     this.#committing = batch.done.promise
     await before.catch(() => {})
@@ -220,9 +225,9 @@ export class TurnLog {
       this.#commitMs += (tookMs - this.#commitMs) / 8
       this.#options.onCommit(tookMs)
       faultPoint(ends ? 'end.after-commit' : 'append.after-commit')
-      for (const step of steps) {
+      for (const [index, step] of steps.entries()) {
         if (refused.includes(step.turn)) this.#options.onRefused(step.turn)
-        else this.#publish(step)
+        else this.#publish(step, turns[index]!)
       }
       batch.done.resolve()
       this.#options.onClaimed(claimed)
@@ -236,27 +241,35 @@ export class TurnLog {
     }
   }
 
-  #publish(step: Append): void {
-    const turn = this.#open.get(step.turn)
-    if (turn) {
-      if (turn.last?.step === step) turn.last = undefined
-      turn.tail.push(...step.events)
-      // All of the last commit, however much it was: its readers are about to take it.
-      if (turn.tail.length > 2 * tailLength) turn.tail = turn.tail.slice(-Math.max(tailLength, step.events.length))
-    }
-    this.#wake(step.turn)
+  #publish(step: Step, turn: OpenTurn): void {
+    if (turn.last?.step === step) turn.last = undefined
+    for (const event of step.events) turn.tail.push(event)
+    // All of the last commit, however much it was: its readers are about to take it.
+    if (turn.tail.length > 2 * tailLength) turn.tail = turn.tail.slice(-Math.max(tailLength, step.events.length))
+    if (turn.isClosed) this.#wake(step.turn)
+    else for (const watcher of turn.watchers) watcher.notify()
   }
 
   #watch(turn: string, watcher: Watcher): void {
-    const watchers = this.#watchers.get(turn)
-    if (watchers) watchers.add(watcher)
-    else this.#watchers.set(turn, new Set([watcher]))
+    this.#watchersOf(turn).add(watcher)
   }
 
   #unwatch(turn: string, watcher: Watcher): void {
-    const watchers = this.#watchers.get(turn)
-    watchers?.delete(watcher)
-    if (watchers?.size === 0) this.#watchers.delete(turn)
+    this.#watchers.get(turn)?.delete(watcher)
+    this.#forgetWatchers(turn)
+  }
+
+  #watchersOf(turn: string): Set<Watcher> {
+    const known = this.#watchers.get(turn)
+    if (known) return known
+    const watchers = new Set<Watcher>()
+    this.#watchers.set(turn, watchers)
+    return watchers
+  }
+
+  /** An open turn keeps the place of those who are to come. */
+  #forgetWatchers(turn: string): void {
+    if (this.#watchers.get(turn)?.size === 0 && !this.#open.has(turn)) this.#watchers.delete(turn)
   }
 
   #wake(turn: string): void {
@@ -269,6 +282,10 @@ class Watcher {
   #changed = false
   #failure: HubError | undefined
   #wake: (() => void) | undefined
+
+  get hasFailed(): boolean {
+    return this.#failure !== undefined
+  }
 
   /** From here on counts what is new. */
   reset(): void {
@@ -299,33 +316,35 @@ class Watcher {
   }
 }
 
-/** What is committed of a turn behind a place, for as long as the store need not be asked. */
+/** What is committed of an open turn behind a place, for as long as the store need not be asked. */
 class Live extends Flow<readonly NumberedEvent[]> {
-  readonly #tail: (after: number) => readonly NumberedEvent[] | undefined
+  readonly #turn: OpenTurn
   readonly #watcher: Watcher
   readonly #signal: AbortSignal
   /** Number of the last event that was taken. */
   cursor: number
   hasEnded = false
 
-  constructor(
-    tail: (after: number) => readonly NumberedEvent[] | undefined,
-    watcher: Watcher,
-    cursor: number,
-    signal: AbortSignal,
-  ) {
+  constructor(turn: OpenTurn, watcher: Watcher, cursor: number, signal: AbortSignal) {
     super()
-    this.#tail = tail
+    this.#turn = turn
     this.#watcher = watcher
     this.cursor = cursor
     this.#signal = signal
   }
 
+  override get hasItems(): boolean {
+    return this.#isLive && !this.#watcher.hasFailed && this.#last > this.cursor
+  }
+
   take(): readonly (readonly NumberedEvent[])[] | undefined {
     this.#watcher.reset()
-    const events = this.hasEnded || this.#signal.aborted ? undefined : this.#tail(this.cursor)
-    const last = events?.at(-1)
-    if (!events || !last) return events && []
+    if (!this.#isLive) return undefined
+    const { tail } = this.#turn
+    const fresh = this.#last - this.cursor
+    if (fresh <= 0) return []
+    const events = tail.slice(tail.length - fresh)
+    const last = events.at(-1)!
     this.cursor = last.seq
     this.hasEnded = isTerminal(last)
     return [events]
@@ -336,4 +355,15 @@ class Live extends Flow<readonly NumberedEvent[]> {
   }
 
   async close(): Promise<void> {}
+
+  /** Whether the tail reaches back to the cursor. */
+  get #isLive(): boolean {
+    const { tail, isClosed } = this.#turn
+    const first = tail[0]
+    return first !== undefined && this.cursor >= first.seq - 1 && !isClosed && !this.hasEnded && !this.#signal.aborted
+  }
+
+  get #last(): number {
+    return this.#turn.tail.at(-1)?.seq ?? 0
+  }
 }
