@@ -4,8 +4,13 @@ const maxLinesLength = 16_384
 const lineFeed = 0x0a
 const carriageReturn = 0x0d
 const semicolon = 0x3b
+const space = 0x20
+const tab = 0x09
+/** As many hexadecimal digits as a number holds exactly. */
+const maxDigits = 12
 
 const badLine = 'the line of a chunk does not end as it should'
+const noSize = 'a chunk does not say how long it is'
 const tooLong = 'a chunk is longer than it said'
 
 /** Where a decoder is: what the next byte belongs to. */
@@ -19,7 +24,9 @@ export class ChunkedBody {
   #place: Place = 'size'
   /** Of the chunk that is being read, in bytes. */
   #left = 0
-  #digits = ''
+  /** Of the size that is being read: how many digits it has so far, and whether a blank is behind them. */
+  #digits = 0
+  #isPadded = false
   /** Since the last data, in bytes. */
   #linesLength = 0
   #trailer = ''
@@ -56,11 +63,9 @@ export class ChunkedBody {
     if (++this.#linesLength > maxLinesLength) throw new Error('the lines between two chunks do not end')
     switch (this.#place) {
       case 'size':
-        if (byte === carriageReturn || byte === semicolon) {
-          this.#left = sizeIn(this.#digits)
-          this.#digits = ''
-          this.#place = byte === semicolon ? 'extension' : 'size end'
-        } else this.#digits += String.fromCharCode(byte)
+        if (byte === carriageReturn) this.#endSize('size end')
+        else if (byte === semicolon) this.#endSize('extension')
+        else this.#addDigit(byte)
         return
       case 'extension':
         if (byte === lineFeed) throw new Error(badLine)
@@ -84,6 +89,24 @@ export class ChunkedBody {
     }
   }
 
+  #addDigit(byte: number): void {
+    const isBlank = byte === space || byte === tab
+    const digit = isBlank ? 0 : digitOf(byte)
+    const isExpected = isBlank ? this.#digits > 0 : !this.#isPadded && digit >= 0 && this.#digits < maxDigits
+    if (!isExpected) throw new Error(noSize)
+    this.#isPadded = isBlank
+    if (isBlank) return
+    this.#left = this.#left * 16 + digit
+    this.#digits++
+  }
+
+  #endSize(place: Place): void {
+    if (this.#digits === 0) throw new Error(noSize)
+    this.#digits = 0
+    this.#isPadded = false
+    this.#place = place
+  }
+
   /** They end with an empty line. */
   #trailers(byte: number): void {
     if (byte !== lineFeed) {
@@ -96,7 +119,10 @@ export class ChunkedBody {
   }
 }
 
-function sizeIn(digits: string): number {
-  if (!/^[\da-f]{1,12}[ \t]*$/i.test(digits)) throw new Error('a chunk does not say how long it is')
-  return Number.parseInt(digits, 16)
+/** Below 0 where the byte is none. */
+function digitOf(byte: number): number {
+  if (byte >= 0x30 && byte <= 0x39) return byte - 0x30
+  // The case of a letter is one bit.
+  const letter = byte | 0x20
+  return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : -1
 }

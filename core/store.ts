@@ -584,17 +584,23 @@ export interface ConversationPageOptions extends PageOptions {
 }
 
 /** The same store, whose failures all say `store_unavailable`, whatever its driver throws. */
-export const namingFailures = (store: Store): Store =>
-  new Proxy(store, {
+export function namingFailures(store: Store): Store {
+  const named = new Map<unknown, (...given: readonly unknown[]) => Promise<unknown>>()
+  return new Proxy(store, {
     get(target, name) {
       const member: unknown = Reflect.get(target, name)
       if (typeof member !== 'function') return member
-      return async (...given: readonly unknown[]): Promise<unknown> => {
+      const known = named.get(member)
+      if (known) return known
+      const wrapped = async (...given: readonly unknown[]): Promise<unknown> => {
         try {
           return await Reflect.apply(member, target, given)
         } catch (error) {
           throw asHubError(error, 'store_unavailable')
         }
       }
+      named.set(member, wrapped)
+      return wrapped
     },
   })
+}

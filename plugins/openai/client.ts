@@ -6,7 +6,7 @@ import type { JsonObject } from '../../core/message.ts'
 import type { Secret } from '../../core/settings.ts'
 import { requestEvents, retryAfterMs } from '../../core/sse.ts'
 import type { EventResponse } from '../../core/sse.ts'
-import { decodeFailure, decodeFrame, openaiError } from './wire.ts'
+import { decodeFailure, decodeFrame, noDelta, openaiError } from './wire.ts'
 import type { OpenaiChunk } from './wire.ts'
 
 /** Which server, with whose key, and how long to wait for it. */
@@ -67,7 +67,7 @@ const chunksOf = (response: EventResponse, signal: AbortSignal): Flow<OpenaiChun
         if (frame.type === 'error' && finish === undefined) throw openaiError(frame.failure)
         if (frame.type !== 'chunk') return []
         // Behind the end only the cost is told.
-        if (finish !== undefined) return [{ ...frame, delta: { calls: [] } }]
+        if (finish !== undefined) return [{ ...frame, delta: noDelta }]
         finish = frame.finish
         if (finish !== undefined) drain = setTimeout(() => response.close(), drainMs)
         return [frame]

@@ -212,7 +212,7 @@ async function* read(chunks: AsyncIterable<OpenaiChunk>, round: number): Events<
         reasoning = { field: delta.reasoning.field, text: (reasoning?.text ?? '') + delta.reasoning.text }
         events.push({ type: 'reasoning.delta', message: thoughts, text: delta.reasoning.text })
       }
-      if (delta.content !== undefined) {
+      if (delta.content !== '') {
         events.push(...closeThoughts(), { type: 'message.delta', message, text: delta.content })
         text += delta.content
       }

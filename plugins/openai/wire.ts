@@ -19,9 +19,10 @@ export interface OpenaiCall {
 
 /** What a chunk adds to an answer: the pieces of one or several of these. */
 export interface OpenaiDelta {
-  readonly content?: string
+  /** Empty where it says nothing. */
+  readonly content: string
   /** Thoughts, and the field they came in: `reasoning_content` (DeepSeek and others) or `reasoning` (vLLM, OpenRouter). */
-  readonly reasoning?: { readonly field: string; readonly text: string }
+  readonly reasoning: { readonly field: string; readonly text: string } | undefined
   readonly calls: readonly OpenaiCallDelta[]
 }
 
@@ -47,8 +48,8 @@ export interface OpenaiChunk {
   readonly type: 'chunk'
   readonly delta: OpenaiDelta
   /** Why the answer ends here. */
-  readonly finish?: string
-  readonly usage?: Usage
+  readonly finish: string | undefined
+  readonly usage: Usage | undefined
 }
 
 /** One event of a stream, understood. */
@@ -69,17 +70,15 @@ export function decodeFrame({ event, data }: { readonly event?: string; readonly
   if (isFilled(frame['error']) || event === 'error') return { type: 'error', failure: decodeFailure(frame) }
   const usage = decodeUsage(frame)
   const choice = choiceIn(frame)
-  if (!choice) return usage ? { type: 'chunk', delta: { calls: [] }, usage } : { type: 'other' }
+  if (!choice) return usage ? { type: 'chunk', delta: noDelta, finish: undefined, usage } : { type: 'other' }
   // A server that does not stream sends the whole `message` in place of its pieces.
   const delta = decodeDelta(asObject(choice['delta']) ?? asObject(choice['message']) ?? {})
   const finish = choice['finish_reason']
-  return {
-    type: 'chunk',
-    delta,
-    ...(typeof finish === 'string' && finish !== '' ? { finish } : {}),
-    ...(usage ? { usage } : {}),
-  }
+  return { type: 'chunk', delta, finish: typeof finish === 'string' && finish !== '' ? finish : undefined, usage }
 }
+
+/** A chunk that adds nothing to the answer. */
+export const noDelta: OpenaiDelta = { content: '', reasoning: undefined, calls: [] }
 
 /** The one choice that was asked for; others are of no answer of ours. */
 function choiceIn(frame: JsonObject): JsonObject | undefined {
@@ -94,8 +93,8 @@ function decodeDelta(delta: JsonObject): OpenaiDelta {
   const field = ['reasoning_content', 'reasoning'].find((name) => textIn(delta[name]) !== '')
   const { tool_calls: calls } = delta
   return {
-    ...(content === '' ? {} : { content }),
-    ...(field === undefined ? {} : { reasoning: { field, text: textIn(delta[field]) } }),
+    content,
+    reasoning: field === undefined ? undefined : { field, text: textIn(delta[field]) },
     calls: Array.isArray(calls) ? calls.flatMap(decodeCall) : [],
   }
 }

@@ -195,8 +195,10 @@ export class Journal {
   /** `length` is that of the entry which holds them. */
   #keep(turn: LiveTurn, events: readonly NumberedEvent[], at: number, length: number, row: number): void {
     this.#changed()
-    if (turn.unmoved.length === 0) turn.row = row
-    this.#unmoved.add(turn)
+    if (turn.unmoved.length === 0) {
+      turn.row = row
+      this.#unmoved.add(turn)
+    }
     for (const event of events) turn.unmoved.push({ event, at })
     turn.length += length
     turn.seq = events.at(-1)!.seq

@@ -8,17 +8,28 @@ import {
   decodeFrame,
   doneFrame,
   encodeFrame,
+  noDelta,
   openaiError,
   usageChunk,
 } from '../../../plugins/openai/wire.ts'
-import type { OpenaiCallDelta, OpenaiFailure, OpenaiFrame } from '../../../plugins/openai/wire.ts'
+import type {
+  OpenaiCallDelta,
+  OpenaiChunk,
+  OpenaiDelta,
+  OpenaiFailure,
+  OpenaiFrame,
+} from '../../../plugins/openai/wire.ts'
 import { naughtyStrings } from '../../suites/naughty.ts'
 
 const choice = (parts: Record<string, Json>): Json => ({ choices: [{ index: 0, ...parts }] })
-const chunk = (parts: Partial<Omit<OpenaiFrame & { type: 'chunk' }, 'type'>>): OpenaiFrame => ({
+const chunk = (
+  parts: Partial<Omit<OpenaiChunk, 'delta'>> & { readonly delta?: Partial<OpenaiDelta> },
+): OpenaiFrame => ({
   type: 'chunk',
-  delta: { calls: [] },
+  finish: undefined,
+  usage: undefined,
   ...parts,
+  delta: { ...noDelta, ...parts.delta },
 })
 const call = (parts: Record<string, Json>): Json => choice({ delta: { tool_calls: [parts] } })
 const piece = (parts: OpenaiCallDelta): OpenaiFrame => chunk({ delta: { calls: [parts] } })
@@ -26,24 +37,21 @@ const piece = (parts: OpenaiCallDelta): OpenaiFrame => chunk({ delta: { calls: [
 describe('a chunk', () => {
   it.each<[Json, OpenaiFrame]>([
     [choice({ delta: { role: 'assistant', content: '' } }), chunk({})],
-    [choice({ delta: { content: 'Hi' }, finish_reason: null }), chunk({ delta: { content: 'Hi', calls: [] } })],
+    [choice({ delta: { content: 'Hi' }, finish_reason: null }), chunk({ delta: { content: 'Hi' } })],
     [
       choice({ delta: { content: [{ type: 'text', text: 'H' }, { type: 'x' }, { type: 'text', text: 'i' }] } }),
-      chunk({ delta: { content: 'Hi', calls: [] } }),
+      chunk({ delta: { content: 'Hi' } }),
     ],
-    [choice({ delta: { content: null, refusal: 'No.' } }), chunk({ delta: { content: 'No.', calls: [] } })],
+    [choice({ delta: { content: null, refusal: 'No.' } }), chunk({ delta: { content: 'No.' } })],
     [
       choice({ delta: { content: null, reasoning_content: 'Hm' } }),
-      chunk({ delta: { reasoning: { field: 'reasoning_content', text: 'Hm' }, calls: [] } }),
+      chunk({ delta: { reasoning: { field: 'reasoning_content', text: 'Hm' } } }),
     ],
-    [
-      choice({ delta: { reasoning: 'Hm' } }),
-      chunk({ delta: { reasoning: { field: 'reasoning', text: 'Hm' }, calls: [] } }),
-    ],
+    [choice({ delta: { reasoning: 'Hm' } }), chunk({ delta: { reasoning: { field: 'reasoning', text: 'Hm' } } })],
     [choice({ delta: {}, finish_reason: 'stop' }), chunk({ finish: 'stop' })],
     [
       choice({ message: { content: 'All' }, finish_reason: 'stop' }),
-      chunk({ delta: { content: 'All', calls: [] }, finish: 'stop' }),
+      chunk({ delta: { content: 'All' }, finish: 'stop' }),
     ],
     [
       call({ index: 1, id: 'c', type: 'function', function: { name: 'f', arguments: '' } }),
@@ -75,10 +83,7 @@ describe('a chunk', () => {
     [[], { type: 'other' }],
     [{ error: { message: 'No.', code: 'c' } }, { type: 'error', failure: { message: 'No.', code: 'c' } }],
     [{ error: 'No.' }, { type: 'error', failure: { message: 'No.' } }],
-    [
-      { error: null, ...(choice({ delta: { content: 'Hi' } }) as object) },
-      chunk({ delta: { content: 'Hi', calls: [] } }),
-    ],
+    [{ error: null, ...(choice({ delta: { content: 'Hi' } }) as object) }, chunk({ delta: { content: 'Hi' } })],
   ])('%j is understood', (frame, understood) => {
     expect(decodeFrame({ data: JSON.stringify(frame) })).toEqual(understood)
   })
@@ -201,7 +206,7 @@ describe('what is encoded', () => {
       const frame = encodeFrame(chunkObject(head, { content: text }))
       expect(frame).toMatch(/^data: [^\n\r]*\n\n$/)
       const read = decodeFrame({ data: frame.slice('data: '.length, -2) })
-      expect(read).toEqual(chunk({ delta: { ...(text === '' ? {} : { content: text }), calls: [] } }))
+      expect(read).toEqual(chunk({ delta: { content: text } }))
     }
     expect(doneFrame).toBe('data: [DONE]\n\n')
   })
@@ -218,7 +223,7 @@ describe('what is encoded', () => {
     const whole = completionObject(head, { content: 'Hi', reasoning: 'Hm', calls: [], finish: 'stop', usage })
     expect(decodeFrame({ data: JSON.stringify(whole) })).toEqual(
       chunk({
-        delta: { content: 'Hi', reasoning: { field: 'reasoning_content', text: 'Hm' }, calls: [] },
+        delta: { content: 'Hi', reasoning: { field: 'reasoning_content', text: 'Hm' } },
         finish: 'stop',
         usage: { ...usage, model: 'bot' },
       }),
