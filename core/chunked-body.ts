@@ -37,26 +37,26 @@ export class ChunkedBody {
   }
 
   /**
-   * Takes the next bytes, and moves what they hold of the content to their front.
-   * @returns how much content there is, and how many bytes were used: all of them, unless the body is over
+   * Takes the bytes of a buffer between two places, and moves what they hold of the content to the first of them.
+   * @returns where the content ends, and which bytes were used: all of them, unless the body is over
    * @throws Error when this is no chunked coding
    */
-  feed(bytes: Uint8Array): { readonly content: number; readonly used: number } {
-    let content = 0
-    let at = 0
-    while (at < bytes.length && this.#place !== 'over') {
+  feed(bytes: Uint8Array, from: number, to: number): { readonly contentTo: number; readonly usedTo: number } {
+    let contentTo = from
+    let at = from
+    while (at < to && this.#place !== 'over') {
       if (this.#place !== 'data') {
         this.#step(bytes[at++]!)
         continue
       }
-      const end = Math.min(bytes.length, at + this.#left)
-      bytes.copyWithin(content, at, end)
-      content += end - at
+      const end = Math.min(to, at + this.#left)
+      bytes.copyWithin(contentTo, at, end)
+      contentTo += end - at
       this.#left -= end - at
       at = end
       if (this.#left === 0) this.#place = 'data return'
     }
-    return { content, used: at }
+    return { contentTo, usedTo: at }
   }
 
   #step(byte: number): void {

@@ -15,16 +15,21 @@ const buffer = Buffer.allocUnsafeSlow(65_536)
 const headEnd = Buffer.from('\r\n\r\n')
 const lastChunk = Buffer.from('0\r\n\r\n')
 
-/** Who gets the content of a body. Its bytes are good until the call returns. */
-type Consumer = (content: Buffer) => void
+/** Who gets the content of a body: what is between two places of a buffer, and good until the call returns. */
+type Consumer = (bytes: Buffer, from: number, to: number) => void
 
 const readers = new WeakMap<Duplex, Reader>()
+
+interface TakenBody {
+  readonly body: ChunkedBody
+  readonly consume: Consumer
+}
 
 /** Between a socket and the parser of Node, which sees everything but the chunks of bodies that were taken. */
 class Reader {
   readonly #socket: Duplex
   #isAtHeadEnd = false
-  #taken: { readonly body: ChunkedBody; readonly consume: Consumer } | undefined
+  #taken: TakenBody | undefined
 
   constructor(socket: Duplex) {
     this.#socket = socket
@@ -36,38 +41,40 @@ class Reader {
     return this.#isAtHeadEnd
   }
 
-  read(bytes: Buffer): void {
+  /** Takes so many bytes of the buffer. */
+  read(length: number): void {
     // Nothing was asked that this could be an answer to.
     if (!this.#taken && this.#socket.listenerCount('data') === 0) this.#socket.destroy()
-    let rest = bytes
-    while (rest.length > 0 && !this.#socket.destroyed) rest = this.#taken ? this.#readBody(rest) : this.#readHead(rest)
+    let at = 0
+    while (at < length && !this.#socket.destroyed)
+      at = this.#taken ? this.#readBody(this.#taken, at, length) : this.#readHead(at, length)
   }
 
   /** Node is given a head alone, so that nothing of its body is gone when it tells of it. */
-  #readHead(bytes: Buffer): Buffer {
+  #readHead(from: number, to: number): number {
+    const bytes = buffer.subarray(from, to)
     const end = bytes.indexOf(headEnd)
     const head = end < 0 ? bytes : bytes.subarray(0, end + headEnd.length)
     this.#isAtHeadEnd = end >= 0
     this.#socket.emit('data', head)
     this.#isAtHeadEnd = false
-    return bytes.subarray(head.length)
+    return from + head.length
   }
 
-  #readBody(bytes: Buffer): Buffer {
-    const { body, consume } = this.#taken!
+  #readBody({ body, consume }: TakenBody, from: number, to: number): number {
     try {
-      const { content, used } = body.feed(bytes)
-      if (content > 0) consume(bytes.subarray(0, content))
-      if (!body.isOver) return bytes.subarray(used)
+      const { contentTo, usedTo } = body.feed(buffer, from, to)
+      if (contentTo > from) consume(buffer, from, contentTo)
+      if (!body.isOver) return usedTo
       this.#taken = undefined
       // Whoever held the socket up held up the body, and not what is asked next.
       this.#socket.resume()
       this.#socket.emit('data', lastChunk)
-      if (used < bytes.length) this.#socket.destroy()
+      if (usedTo < to) this.#socket.destroy()
     } catch (error) {
       this.#socket.destroy(error as Error)
     }
-    return bytes.subarray(bytes.length)
+    return to
   }
 }
 
@@ -76,7 +83,7 @@ type Connect = (options: ClientRequestArgs & Pick<SocketConstructorOpts, 'onread
 function connectDirectly(options: ClientRequestArgs, connect: Connect): Duplex | null | undefined {
   let reader: Reader | undefined
   const callback = (length: number): boolean => {
-    reader?.read(buffer.subarray(0, length))
+    reader?.read(length)
     return true
   }
   const socket = connect({ ...options, onread: { buffer, callback } })

@@ -37,6 +37,7 @@ import { OneAtATime } from './one-at-a-time.ts'
 import { isEnded } from './store.ts'
 import { Transcript } from './transcript.ts'
 import { TurnLog } from './turn-log.ts'
+import type { OpenTurn } from './turn-log.ts'
 import type { Turn } from './turn.ts'
 import type { TurnObject } from './wire.ts'
 import { toTurnObject } from './wire.ts'
@@ -412,8 +413,7 @@ export class Dispatcher {
         throw new HubError('invalid_request', { message: `The turn does not wait for a call "${call}".`, turn: id })
       }
       const goesOn = open.size === 0
-      this.#log.open(turn)
-      this.#log.push(id, events, goesOn ? { status: 'running', expiresAt: null } : undefined)
+      this.#log.push(this.#log.open(turn), events, goesOn ? { status: 'running', expiresAt: null } : undefined)
       await this.#log.commit()
       if (goesOn) {
         this.#stopExpiry(id)
@@ -496,18 +496,17 @@ export class Dispatcher {
 
   /** What the last commit took from the queue stays for the next start. */
   #putBack(turn: TurnRow): void {
-    this.#log.open(turn)
-    this.#log.push(turn.id, [], { status: 'queued' })
+    this.#log.push(this.#log.open(turn), [], { status: 'queued' })
   }
 
   async #run(row: TurnRow, abort: AbortController): Promise<void> {
     const bot = this.#bots.get(row.bot)
     if (!bot) return this.#endInterrupted(row)
-    this.#log.open(row)
+    const open = this.#log.open(row)
     const transcript = await this.#transcript(row)
     const deadline = setTimeout(() => abort.abort(new HubError('deadline_exceeded')), this.#timeLeft(row, bot))
     try {
-      await this.#pump(bot, toTurn(row, transcript, abort.signal), transcript)
+      await this.#pump(bot, toTurn(row, transcript, abort.signal), open, transcript)
       await this.#close(bot, row, transcript)
     } catch (error) {
       await this.#fail(bot, row, transcript, asHubError(error, 'bot_failed'))
@@ -522,7 +521,7 @@ export class Dispatcher {
   }
 
   /** Moves what the bot yields into the log until it ends, throws, or does not stop in time after an abort. */
-  async #pump(bot: Bot, turn: Turn, transcript: Transcript): Promise<void> {
+  async #pump(bot: Bot, turn: Turn, open: OpenTurn, transcript: Transcript): Promise<void> {
     let over = false
     const overdue = Promise.withResolvers<never>()
     const stop = () => setTimeout(() => overdue.reject(turn.signal.reason), stopWithinMs).unref()
@@ -531,7 +530,7 @@ export class Dispatcher {
       await forEach(bot.respond(turn), (event, leave) => {
         if (over) return leave()
         turn.signal.throwIfAborted()
-        if (this.#write(bot, turn, transcript, event)) return this.#log.commit()
+        if (this.#write(bot, open, transcript, event)) return this.#log.commit()
       })
       turn.signal.throwIfAborted()
     }
@@ -544,16 +543,16 @@ export class Dispatcher {
   }
 
   /** Gives an event to the log; true where the bot may not go on before that is durable. */
-  #write(bot: Bot, turn: Turn, transcript: Transcript, event: HubEvent): boolean {
+  #write(bot: Bot, turn: OpenTurn, transcript: Transcript, event: HubEvent): boolean {
     if (event.type === 'upstream') {
       const { type: _, soon = false, ...stored } = event
-      this.#log.push(turn.id, [], stored)
+      this.#log.push(turn, [], stored)
       // What it does next can be found again after a crash.
       return !soon || this.#log.crowded
     }
     if (event.type === 'attempt.failed') this.#retrying(turn.id, event.attempt + 1)
     const events = transcript.add(event)
-    if (events.length > 0) this.#log.push(turn.id, this.#dated(bot, events))
+    if (events.length > 0) this.#log.push(turn, this.#dated(bot, events))
     return this.#log.crowded
   }
 
@@ -585,7 +584,7 @@ export class Dispatcher {
     }
     const expiresAt = this.#clock.now() + bot.answerWithinMs
     const waiting: LoggedEvent = { type: 'turn.waiting', for: pending.for }
-    this.#log.push(row.id, [...last, waiting], { status: 'waiting', expiresAt })
+    this.#log.push(this.#log.open(row), [...last, waiting], { status: 'waiting', expiresAt })
     await this.#log.commit()
     this.#expireLater({ ...row, expiresAt })
   }
@@ -612,9 +611,8 @@ export class Dispatcher {
   ): Promise<void> {
     const status = end.type.slice('turn.'.length) as TurnStatus
     this.#stopExpiry(turn.id)
-    this.#log.open(turn)
     const result = { ...transcript.result, ...('error' in end ? { error: end.error } : {}) }
-    this.#log.push(turn.id, [...before, end], { status, expiresAt: null, result })
+    this.#log.push(this.#log.open(turn), [...before, end], { status, expiresAt: null, result })
     await this.#log.commit()
     this.#metrics.turnEnded(turn, status, this.#clock.now() - turn.createdAt)
     if (!this.#runs.has(turn.id)) this.#log.close(turn.id)

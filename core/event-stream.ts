@@ -56,8 +56,10 @@ export function openEventStream(
   if (response.destroyed) leave()
 
   const send = (rest: Iterator<string>): Promise<void> | void => {
-    for (let piece = rest.next(); !piece.done && !left.signal.aborted; piece = rest.next()) {
-      const full = writeChunk(response, piece.value)
+    while (!left.signal.aborted) {
+      const piece = nextPiece(rest)
+      if (piece === '') return
+      const full = writeChunk(response, piece)
       if (full) return drained(full, left.signal).then(() => send(rest))
     }
   }
@@ -66,7 +68,7 @@ export function openEventStream(
     signal: left.signal,
     write(frames) {
       heartbeat.heard()
-      return send(pieces(frames))
+      return send(frames[Symbol.iterator]())
     },
     close() {
       leave()
@@ -88,13 +90,12 @@ function writeChunk(response: ServerResponse, text: string): ServerResponse | So
 }
 
 /** Frames joined to as few writes as the limit allows. */
-function* pieces(frames: Iterable<string>): Generator<string> {
+function nextPiece(frames: Iterator<string>): string {
   let piece = ''
-  for (const frame of frames) {
-    piece += frame
-    if (piece.length < maxQueued) continue
-    yield piece
-    piece = ''
+  while (piece.length < maxQueued) {
+    const frame = frames.next()
+    if (frame.done) break
+    piece += frame.value
   }
-  if (piece !== '') yield piece
+  return piece
 }

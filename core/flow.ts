@@ -344,19 +344,20 @@ class Each<T, U> extends Layer<T, U> {
   }
 
   pass(items: readonly T[]): readonly U[] {
-    const given: U[] = []
+    let given: U[] | undefined
     try {
       for (const item of items) {
         const mapped = this.#map(item, this.#stop)
         // As it mostly is: a chunk with one event.
         if (items.length === 1 && isItems(mapped)) return mapped
+        given ??= []
         for (const one of mapped) given.push(one)
         if (this.isOver) break
       }
     } catch (error) {
       this.fail(error)
     }
-    return given
+    return given ?? none
   }
 
   readonly #stop = (): void => this.end()

@@ -123,10 +123,9 @@ function bodyOf(answer: IncomingMessage): Flow<string | Uint8Array> {
     if (held > maxHeld) source.pause()
     chunks.push(chunk)
   }
-  const decoder = new TextDecoder()
+  const decode = textDecoder()
   const isDirect =
-    encodingOf(answer) === 'identity' &&
-    readDirectly(answer, (content) => take(decoder.decode(content, { stream: true })))
+    encodingOf(answer) === 'identity' && readDirectly(answer, (bytes, from, to) => take(decode(bytes, from, to)))
   const body = isDirect ? answer : decompressed(answer)
   const source = isDirect ? answer.socket : body
   // By its events: Node's own iterator waits for a tick or two more at each.
@@ -136,6 +135,25 @@ function bodyOf(answer: IncomingMessage): Flow<string | Uint8Array> {
   // What is behind an end is no failure.
   body.on('close', () => chunks.fail(new Error('the connection was closed in the middle of the answer')))
   return chunks
+}
+
+/**
+ * Decodes UTF-8 that may be cut inside a character. Where it is not, neither here nor before, a slice of the buffer is
+ * the text: half of what a `TextDecoder` takes for a delta.
+ */
+function textDecoder(): (bytes: Buffer, from: number, to: number) => string {
+  const decoder = new TextDecoder()
+  // The very first bytes may be a mark that is no text.
+  let isBetweenCharacters = false
+  return (bytes, from, to) => {
+    const endsInAscii = bytes[to - 1]! < 0x80
+    const text =
+      isBetweenCharacters && endsInAscii
+        ? bytes.toString('utf8', from, to)
+        : decoder.decode(bytes.subarray(from, to), { stream: true })
+    isBetweenCharacters = endsInAscii
+    return text
+  }
 }
 
 const encodingOf = ({ headers }: IncomingMessage): string => headers['content-encoding'] || 'identity'

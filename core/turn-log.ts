@@ -30,7 +30,9 @@ const pageLength = 128
 /** What a step changes beside adding events. */
 export type Change = Omit<Append, 'turn' | 'events' | 'epoch' | 'at'>
 
-interface OpenTurn {
+/** A turn that is being written. */
+export interface OpenTurn {
+  readonly id: string
   readonly epoch: number
   readonly watchers: Set<Watcher>
   /** Nobody writes it any more. */
@@ -89,11 +91,14 @@ export class TurnLog {
     this.#options = options
   }
 
-  /** Takes a turn up for writing; its numbers go on after `turn.seq`. */
-  open(turn: TurnRow): void {
-    if (this.#open.has(turn.id)) return
-    const { id, epoch, seq } = turn
-    this.#open.set(id, { epoch, seq, watchers: this.#watchersOf(id), isClosed: false, tail: [], last: undefined })
+  /** Takes a turn up for writing, unless it is open; its numbers go on after `seq`. */
+  open({ id, epoch, seq }: TurnRow): OpenTurn {
+    const known = this.#open.get(id)
+    if (known) return known
+    const watchers = this.#watchersOf(id)
+    const turn: OpenTurn = { id, epoch, watchers, isClosed: false, seq, tail: [], last: undefined }
+    this.#open.set(id, turn)
+    return turn
   }
 
   /** Ends the writing; readers go on from the store. */
@@ -110,13 +115,12 @@ export class TurnLog {
     return this.#open.get(turn)?.seq ?? 0
   }
 
-  /** Adds a step to the next commit: events, which are numbered here, and what else changes. The turn must be open. */
-  push(id: string, events: readonly LoggedEvent[], change?: Change): void {
-    const turn = this.#open.get(id)
-    if (!turn) throw new Error(`turn ${id} is not open for writing`)
+  /** Adds a step to the next commit: events, which are numbered here, and what else changes. */
+  push(turn: OpenTurn, events: readonly LoggedEvent[], change?: Change): void {
+    if (turn.isClosed) throw new Error(`turn ${turn.id} is not open for writing`)
     const batch = (this.#batch ??= this.#schedule())
     if (turn.last?.batch !== batch) {
-      turn.last = { step: { turn: id, epoch: turn.epoch, events: [], at: 0 }, batch }
+      turn.last = { step: { turn: turn.id, epoch: turn.epoch, events: [], at: 0 }, batch }
       batch.steps.push(turn.last.step)
       batch.turns.push(turn)
     }
@@ -225,10 +229,10 @@ export class TurnLog {
       this.#commitMs += (tookMs - this.#commitMs) / 8
       this.#options.onCommit(tookMs)
       faultPoint(ends ? 'end.after-commit' : 'append.after-commit')
-      for (const [index, step] of steps.entries()) {
+      steps.forEach((step, index) => {
         if (refused.includes(step.turn)) this.#options.onRefused(step.turn)
         else this.#publish(step, turns[index]!)
-      }
+      })
       batch.done.resolve()
       this.#options.onClaimed(claimed)
       if (deliveries > 0) this.#options.onOwed()

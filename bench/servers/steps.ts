@@ -39,7 +39,9 @@ announce(
       const stream: Stream = { turn: ++turns, response, seq: 0, said: [], hasEnded: false }
       const parser = createParser({ onEvent: ({ data }) => hear(stream, data) })
       const decoder = new TextDecoder()
-      const isRead = readDirectly(answer, (content) => parser.feed(decoder.decode(content, { stream: true })))
+      const isRead = readDirectly(answer, (bytes, from, to) =>
+        parser.feed(decoder.decode(bytes.subarray(from, to), { stream: true })),
+      )
       if (!isRead) throw new Error('the upstream does not answer in chunks')
       answer.on('end', () => {
         stream.hasEnded = true

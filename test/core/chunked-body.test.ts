@@ -11,9 +11,9 @@ function decode(bytes: Buffer, cuts: readonly number[] = []) {
   for (const cut of [...cuts.toSorted((a, b) => a - b), bytes.length]) {
     const piece = Buffer.from(bytes.subarray(from, cut))
     from = Math.max(from, cut)
-    const { content, used } = body.feed(piece)
-    text += piece.subarray(0, content).toString('latin1')
-    unused += piece.length - used
+    const { contentTo, usedTo } = body.feed(piece, 0, piece.length)
+    text += piece.subarray(0, contentTo).toString('latin1')
+    unused += piece.length - usedTo
   }
   return { text, unused, isOver: body.isOver }
 }
