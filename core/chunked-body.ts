@@ -90,12 +90,13 @@ export class ChunkedBody {
   }
 
   #addDigit(byte: number): void {
-    const isBlank = byte === space || byte === tab
-    const digit = isBlank ? 0 : digitOf(byte)
-    const isExpected = isBlank ? this.#digits > 0 : !this.#isPadded && digit >= 0 && this.#digits < maxDigits
-    if (!isExpected) throw new Error(noSize)
-    this.#isPadded = isBlank
-    if (isBlank) return
+    if (byte === space || byte === tab) {
+      this.#isPadded = true
+      if (this.#digits === 0) throw new Error(noSize)
+      return
+    }
+    const digit = digitOf(byte)
+    if (digit < 0 || this.#isPadded || this.#digits === maxDigits) throw new Error(noSize)
     this.#left = this.#left * 16 + digit
     this.#digits++
   }

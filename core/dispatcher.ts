@@ -20,6 +20,7 @@ import type { Clock } from './clock.ts'
 import { asHubError, HubError } from './errors.ts'
 import { faultPoint } from './fault-points.ts'
 import { forEach, inParts } from './flow.ts'
+import type { Parts } from './flow.ts'
 import type {
   CancelledBy,
   ConsentDecision,
@@ -301,16 +302,16 @@ export class Dispatcher {
 
   /** The events of a turn in groups, as they are committed: see `TurnLog.follow`. Whoever follows is listening. */
   follow(turn: string, after: number, signal: AbortSignal): AsyncIterable<readonly NumberedEvent[]> {
-    const log = this.#log
-    const attendance = this.#attendance
-    return inParts(async function* () {
-      attendance.arrive(turn)
-      try {
-        yield log.follow(turn, after, signal)
-      } finally {
-        attendance.leave(turn)
-      }
-    })
+    return inParts(() => this.#attended(turn, after, signal))
+  }
+
+  async *#attended(turn: string, after: number, signal: AbortSignal): Parts<readonly NumberedEvent[]> {
+    this.#attendance.arrive(turn)
+    try {
+      yield this.#log.follow(turn, after, signal)
+    } finally {
+      this.#attendance.leave(turn)
+    }
   }
 
   /**

@@ -3,7 +3,7 @@ import type { FailureCode } from './errors.ts'
 import { asHubError, HubError } from './errors.ts'
 import type { HubEvent } from './events.ts'
 import { inParts } from './flow.ts'
-import type { Part } from './flow.ts'
+import type { Parts } from './flow.ts'
 import type { Middleware, Respond, Turn } from './turn.ts'
 
 /** A circuit opens after this many upstream failures in a row within the window, and lets one try through later. */
@@ -58,7 +58,7 @@ export class Gate {
 
   readonly middleware: Middleware = (turn, next) => inParts(() => this.#pass(turn, next))
 
-  async *#pass(turn: Turn, next: Respond): AsyncGenerator<Part<HubEvent>, void> {
+  async *#pass(turn: Turn, next: Respond): Parts<HubEvent> {
     await this.#enter(turn.signal)
     try {
       yield next(turn)

@@ -1,8 +1,10 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { Clock } from './clock.ts'
+import type { HubEvent } from './events.ts'
 import { inParts, tap } from './flow.ts'
+import type { Parts } from './flow.ts'
 import type { Backlog, DeliveryState, Lane, TurnStatus } from './store.ts'
-import type { Middleware } from './turn.ts'
+import type { Middleware, Respond, Turn } from './turn.ts'
 
 const seconds = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800]
 const shortSeconds = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2]
@@ -86,26 +88,24 @@ export class Metrics {
 
   /** Watches what bots say, as the outermost middleware. */
   watch(clock: Clock): Middleware {
-    const attempts = this.#attempts
-    const deltas = this.#deltas
-    const firstDelta = this.#firstDelta
-    return (turn, next) =>
-      inParts(async function* () {
-        let silent = turn.shown.length === 0
-        try {
-          yield tap(next(turn), ({ type }) => {
-            if (type === 'attempt.failed') attempts.inc({ outcome: 'retried' })
-            if (type !== 'message.delta') return
-            deltas.inc()
-            if (silent) firstDelta.observe((clock.now() - turn.acceptedAt) / 1000)
-            silent = false
-          })
-          attempts.inc({ outcome: 'completed' })
-        } catch (error) {
-          attempts.inc({ outcome: 'failed' })
-          throw error
-        }
+    return (turn, next) => inParts(() => this.#watched(clock, turn, next))
+  }
+
+  async *#watched(clock: Clock, turn: Turn, next: Respond): Parts<HubEvent> {
+    let silent = turn.shown.length === 0
+    try {
+      yield tap(next(turn), ({ type }) => {
+        if (type === 'attempt.failed') this.#attempts.inc({ outcome: 'retried' })
+        if (type !== 'message.delta') return
+        this.#deltas.inc()
+        if (silent) this.#firstDelta.observe((clock.now() - turn.acceptedAt) / 1000)
+        silent = false
       })
+      this.#attempts.inc({ outcome: 'completed' })
+    } catch (error) {
+      this.#attempts.inc({ outcome: 'failed' })
+      throw error
+    }
   }
 
   /** Counts a commit of the turn log, and how long it took. */

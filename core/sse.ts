@@ -3,7 +3,7 @@ import { HubError } from './errors.ts'
 import type { FailureCode } from './errors.ts'
 import { faultPoint } from './fault-points.ts'
 import { flatMap, inParts } from './flow.ts'
-import type { Flow } from './flow.ts'
+import type { Flow, Parts } from './flow.ts'
 import { openStream } from './open-stream.ts'
 import type { StreamedAnswer } from './open-stream.ts'
 import { Silence } from './silence.ts'
@@ -86,17 +86,7 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
     throw connectionError(error, connection.signal)
   }
 
-  const chunks = () =>
-    inParts(async function* () {
-      try {
-        yield response.body
-      } catch (error) {
-        throw connection.signal.aborted ? connection.signal.reason : new HubError('upstream_cut', { cause: error })
-      } finally {
-        release()
-        connection.abort()
-      }
-    })
+  const chunks = () => inParts(() => untilLeft(response.body, connection, release))
 
   async function text(): Promise<string> {
     const decode = textDecoder()
@@ -137,41 +127,60 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
   }
 }
 
+/** The body, whose connection is left with it. */
+async function* untilLeft(
+  body: StreamedAnswer['body'],
+  connection: AbortController,
+  release: () => void,
+): Parts<string | Uint8Array> {
+  try {
+    yield body
+  } catch (error) {
+    throw connection.signal.aborted ? connection.signal.reason : new HubError('upstream_cut', { cause: error })
+  } finally {
+    release()
+    connection.abort()
+  }
+}
+
+interface ParseOptions {
+  readonly maxEventLength?: number
+  readonly onNoEvents?: ((body: string) => void) | undefined
+  /** Called before the events of a chunk are given. */
+  readonly onEvents?: () => void
+}
+
 /** Decodes bytes to events, whatever the chunks they come in. An event without its blank line was cut, and is dropped. */
 export const parseEvents = (
   chunks: AsyncIterable<string | Uint8Array>,
-  options: {
-    readonly maxEventLength?: number
-    readonly onNoEvents?: ((body: string) => void) | undefined
-    /** Called before the events of a chunk are given. */
-    readonly onEvents?: () => void
-  } = {},
-): Flow<SourceEvent> =>
-  inParts(async function* () {
-    let ready: SourceEvent[] = []
-    const decode = textDecoder()
-    const parser = createParser({
-      maxBufferSize: options.maxEventLength ?? 1_048_576,
-      onEvent: (event) => ready.push(event as SourceEvent),
-      onError(error) {
-        if (error.type === 'max-buffer-size-exceeded') throw new HubError('answer_too_large', { cause: error })
-      },
-    })
-    // The parser forgets what cannot become an event, so the body is kept beside it until the first event.
-    let body: string | undefined = ''
-    yield flatMap(chunks, (chunk) => {
-      const text = decode(chunk)
-      if (body !== undefined && body.length < maxErrorLength) body += text
-      parser.feed(text)
-      if (ready.length === 0) return ready
-      body = undefined
-      options.onEvents?.()
-      const events = ready
-      ready = []
-      return events
-    })
-    if (body) options.onNoEvents?.(body.slice(0, maxErrorLength))
+  options: ParseOptions = {},
+): Flow<SourceEvent> => inParts(() => eventsIn(chunks, options))
+
+async function* eventsIn(chunks: AsyncIterable<string | Uint8Array>, options: ParseOptions): Parts<SourceEvent> {
+  let ready: SourceEvent[] = []
+  const decode = textDecoder()
+  const parser = createParser({
+    maxBufferSize: options.maxEventLength ?? 1_048_576,
+    onEvent: (event) => ready.push(event as SourceEvent),
+    onError(error) {
+      if (error.type === 'max-buffer-size-exceeded') throw new HubError('answer_too_large', { cause: error })
+    },
   })
+  // The parser forgets what cannot become an event, so the body is kept beside it until the first event.
+  let body: string | undefined = ''
+  yield flatMap(chunks, (chunk) => {
+    const text = decode(chunk)
+    if (body !== undefined && body.length < maxErrorLength) body += text
+    parser.feed(text)
+    if (ready.length === 0) return ready
+    body = undefined
+    options.onEvents?.()
+    const events = ready
+    ready = []
+    return events
+  })
+  if (body) options.onNoEvents?.(body.slice(0, maxErrorLength))
+}
 
 /** Of bytes that may be cut inside a character. */
 function textDecoder(): (chunk: string | Uint8Array) => string {

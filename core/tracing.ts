@@ -4,6 +4,7 @@ import type { Clock } from './clock.ts'
 import { asHubError } from './errors.ts'
 import type { HubEvent } from './events.ts'
 import { Flow, flowOf, inParts, tap } from './flow.ts'
+import type { Parts } from './flow.ts'
 import type { Middleware, Respond, Turn } from './turn.ts'
 
 /**
@@ -18,7 +19,7 @@ export function tracing(provider: string, clock: Clock): Middleware {
       kind: SpanKind.CLIENT,
       attributes: attributesOf(turn, provider),
     })
-    return span.isRecording() ? traced(turn, next, span, clock) : next(turn)
+    return span.isRecording() ? inParts(() => traced(turn, next, span, clock)) : next(turn)
   }
 }
 
@@ -30,23 +31,22 @@ const attributesOf = (turn: Turn, provider: string): Attributes => ({
   'bothub.turn.id': turn.id,
 })
 
-const traced = (turn: Turn, next: Respond, span: Span, clock: Clock): Flow<HubEvent> =>
-  inParts(async function* () {
-    const inside = trace.setSpan(context.active(), span)
-    const state = { attempts: 1, hasSpoken: turn.shown.length > 0 }
-    const events = new InContext(inside, () => next(turn))
-    try {
-      yield tap(events, (event) => note(event, span, state, () => clock.now() - turn.acceptedAt))
-    } catch (error) {
-      const { code } = asHubError(error, 'bot_failed')
-      span.setAttribute('error.type', code)
-      span.setStatus({ code: SpanStatusCode.ERROR, message: code })
-      throw error
-    } finally {
-      span.setAttribute('bothub.attempts', state.attempts)
-      span.end()
-    }
-  })
+async function* traced(turn: Turn, next: Respond, span: Span, clock: Clock): Parts<HubEvent> {
+  const inside = trace.setSpan(context.active(), span)
+  const state = { attempts: 1, hasSpoken: turn.shown.length > 0 }
+  const events = new InContext(inside, () => next(turn))
+  try {
+    yield tap(events, (event) => note(event, span, state, () => clock.now() - turn.acceptedAt))
+  } catch (error) {
+    const { code } = asHubError(error, 'bot_failed')
+    span.setAttribute('error.type', code)
+    span.setStatus({ code: SpanStatusCode.ERROR, message: code })
+    throw error
+  } finally {
+    span.setAttribute('bothub.attempts', state.attempts)
+    span.end()
+  }
+}
 
 /** A stream whose work is done in a context: what makes it runs in the context of whoever takes from it. */
 class InContext<T> extends Flow<T> {

@@ -5,7 +5,7 @@ import type { LoggedEvent, NumberedEvent } from './events.ts'
 import { isTerminal } from './events.ts'
 import { faultPoint } from './fault-points.ts'
 import { Flow, inParts } from './flow.ts'
-import type { Part } from './flow.ts'
+import type { Parts } from './flow.ts'
 import type { Clock } from './clock.ts'
 import { Pulse } from './pulse.ts'
 import type { Append, Store, TurnRow } from './store.ts'
@@ -153,7 +153,7 @@ export class TurnLog {
     return inParts(() => this.#follow(turn, after, signal))
   }
 
-  async *#follow(turn: string, after: number, signal: AbortSignal): AsyncGenerator<Part<readonly NumberedEvent[]>> {
+  async *#follow(turn: string, after: number, signal: AbortSignal): Parts<readonly NumberedEvent[]> {
     const watcher = new Watcher()
     this.#watch(turn, watcher)
     signal.addEventListener('abort', watcher.notify)

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent } from '../../core/events.ts'
 import { flatMap, inParts } from '../../core/flow.ts'
-import type { Part } from '../../core/flow.ts'
+import type { Parts } from '../../core/flow.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
 import type { MessageRating, PluginContext, Thread, Upload } from '../../core/plugin.ts'
@@ -100,7 +100,6 @@ export const asgard = defineProvider({
   },
 })
 
-type Parts = AsyncGenerator<Part<HubEvent>, void>
 type Simulator = Awaited<ReturnType<typeof startAsgardSimulator>>
 
 function targetOf(settings: Options, simulator: Simulator | undefined, context: PluginContext): PassthroughTarget {
@@ -179,7 +178,7 @@ class AsgardBot {
     this.#context = context
   }
 
-  async *respond(turn: Turn): Parts {
+  async *respond(turn: Turn): Parts<HubEvent> {
     const leg = this.#legOf(turn, cursorOf(turn), turn.answers)
     // A waiting turn goes on with a new run; any other that has begun looks for the one it had.
     const goesOn = turn.resume !== undefined && !leg.cursor.pending
@@ -260,7 +259,7 @@ class AsgardBot {
     }
   }
 
-  async *#answer(turn: Turn, leg: Leg, goesOn: boolean): Parts {
+  async *#answer(turn: Turn, leg: Leg, goesOn: boolean): Parts<HubEvent> {
     let place = goesOn ? placeOf(leg) : undefined
     if (goesOn && !place) throw new HubError('upstream_cut')
     leg.cursor = answeredAt(leg.cursor)
@@ -293,7 +292,7 @@ class AsgardBot {
   }
 
   /** One connection: sends the message, or goes on from a place. Returns at the end of the run only. */
-  async *#connect(turn: Turn, leg: Leg, place: Place | undefined): Parts {
+  async *#connect(turn: Turn, leg: Leg, place: Place | undefined): Parts<HubEvent> {
     const { reader } = leg
     turn.signal.throwIfAborted()
     if (place !== undefined) reader.resubscribed(place, leg.cursor.request)

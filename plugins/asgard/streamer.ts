@@ -1,6 +1,6 @@
 import { HubError } from '../../core/errors.ts'
 import { flatMap, inParts } from '../../core/flow.ts'
-import type { Flow, Part } from '../../core/flow.ts'
+import type { Flow, Parts } from '../../core/flow.ts'
 import type { Json } from '../../core/message.ts'
 import type { EventResponse } from '../../core/sse.ts'
 import { AsgardError, lossOf, refusalOf } from './errors.ts'
@@ -86,7 +86,7 @@ export class BotProviderStreamer implements AsyncIterable<GenericBotSseEvent>, D
     }
   }
 
-  async *#read(): AsyncGenerator<Part<PlacedEvent>, void> {
+  async *#read(): Parts<PlacedEvent> {
     const { status, headers } = this.#response
     const refuse = (body: string) => {
       if (readAnswer(body)?.isSuccess === false) throw refusalOf({ status, headers, body })

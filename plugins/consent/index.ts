@@ -1,8 +1,9 @@
 import { z } from 'zod'
 import type { ConsentDecision, HubEvent, PendingCall, ToolCall } from '../../core/events.ts'
 import { flatMap, inParts } from '../../core/flow.ts'
+import type { Parts } from '../../core/flow.ts'
 import { defineMiddleware } from '../../core/plugin.ts'
-import type { Turn } from '../../core/turn.ts'
+import type { Respond, Turn } from '../../core/turn.ts'
 
 /**
  * Decides which tools of a bot ask before they run. Without it, tools of the config run at once and an upstream's own
@@ -28,42 +29,42 @@ export const consent = defineMiddleware({
       record(turn, names(bypass, call.tool) ? 'consent bypassed' : 'consent allowed', call)
     const isFree = (call: PendingCall) => call.alreadyAllowed || names(allow, call.tool) || names(bypass, call.tool)
 
-    return (turn, next) =>
-      inParts(async function* () {
-        const bypassConsent = turn.bypassConsent || bypass.includes('*')
-        if (bypassConsent && !turn.bypassConsent) record(turn, 'consent bypassed')
-        let current: Turn = {
-          ...turn,
-          bypassConsent,
-          asksConsent(call) {
-            const free = bypassConsent || names(allow, call.tool) || names(bypass, call.tool)
-            if (free) recordFree(turn, call)
-            return !free
-          },
-        }
-        for (;;) {
-          let settled: readonly PendingCall[] | undefined
-          let cursor: Partial<Turn> = {}
-          yield flatMap(next(current), (event): HubEvent[] => {
-            if (event.type === 'upstream') {
-              cursor = { resume: event.cursor, ...(event.thread === undefined ? {} : { thread: event.thread }) }
-            }
-            if (event.type !== 'consent.requested') return [event]
-            const free = event.calls.filter(isFree)
-            for (const call of free) recordFree(turn, call)
-            if (free.length === event.calls.length) settled = event.calls
-            if (event.calls.every((call) => names(bypass, call.tool))) return []
-            if (free.length === 0) return [event]
-            return [event, { type: 'consent.answered', decisions: free.map(allowed), by: 'policy' }]
-          })
-          if (!settled) return
-          current = {
-            ...current,
-            ...cursor,
-            answers: { type: 'consent', calls: settled, decisions: settled.map(allowed) },
+    async function* decided(turn: Turn, next: Respond): Parts<HubEvent> {
+      const bypassConsent = turn.bypassConsent || bypass.includes('*')
+      if (bypassConsent && !turn.bypassConsent) record(turn, 'consent bypassed')
+      let current: Turn = {
+        ...turn,
+        bypassConsent,
+        asksConsent(call) {
+          const free = bypassConsent || names(allow, call.tool) || names(bypass, call.tool)
+          if (free) recordFree(turn, call)
+          return !free
+        },
+      }
+      for (;;) {
+        let settled: readonly PendingCall[] | undefined
+        let cursor: Partial<Turn> = {}
+        yield flatMap(next(current), (event): HubEvent[] => {
+          if (event.type === 'upstream') {
+            cursor = { resume: event.cursor, ...(event.thread === undefined ? {} : { thread: event.thread }) }
           }
+          if (event.type !== 'consent.requested') return [event]
+          const free = event.calls.filter(isFree)
+          for (const call of free) recordFree(turn, call)
+          if (free.length === event.calls.length) settled = event.calls
+          if (event.calls.every((call) => names(bypass, call.tool))) return []
+          if (free.length === 0) return [event]
+          return [event, { type: 'consent.answered', decisions: free.map(allowed), by: 'policy' }]
+        })
+        if (!settled) return
+        current = {
+          ...current,
+          ...cursor,
+          answers: { type: 'consent', calls: settled, decisions: settled.map(allowed) },
         }
-      })
+      }
+    }
+    return (turn, next) => inParts(() => decided(turn, next))
   },
 })
 

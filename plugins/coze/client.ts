@@ -1,11 +1,13 @@
 import { parseExactJson } from '../../core/json.ts'
 import { HubError } from '../../core/errors.ts'
 import { flatMap, inParts } from '../../core/flow.ts'
+import type { Parts } from '../../core/flow.ts'
 import type { ToolOutput } from '../../core/events.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import type { Upload } from '../../core/plugin.ts'
 import type { Secret } from '../../core/settings.ts'
 import { connectionError, requestEvents, retryAfterMs } from '../../core/sse.ts'
+import type { EventResponse } from '../../core/sse.ts'
 import { isHubError, repeatable } from './failures.ts'
 import type { ChatPost } from './request.ts'
 import type { TokenSource } from '../../core/expiring-tokens.ts'
@@ -71,19 +73,21 @@ export function cozeClient(options: CozeClientOptions) {
       const answer = successIn(status, headers, await response.text(), false)
       return { type: 'chat', chat: decodeChat(answer['data']) }
     }
-    const frames = inParts(async function* () {
-      let stray = ''
-      yield flatMap(
-        response.events((text) => (stray = text.trim())),
-        (event) => [decodeFrame(event)],
-      )
-      // Anything else without an event is a stream that was cut in its first one.
-      if (!stray.startsWith('{') && !stray.startsWith('<')) return
-      const error = errorIn(status, headers, stray, false)
-      if (isHubError(error, 'upstream_auth')) options.tokens.refused(token)
-      throw error
-    })
-    return { type: 'stream', frames, close: () => response.close() }
+    return { type: 'stream', frames: inParts(() => framesOf(response, token)), close: () => response.close() }
+  }
+
+  async function* framesOf(response: EventResponse, token: Secret): Parts<CozeFrame> {
+    const { status, headers } = response
+    let stray = ''
+    yield flatMap(
+      response.events((text) => (stray = text.trim())),
+      (event) => [decodeFrame(event)],
+    )
+    // Anything else without an event is a stream that was cut in its first one.
+    if (!stray.startsWith('{') && !stray.startsWith('<')) return
+    const error = errorIn(status, headers, stray, false)
+    if (isHubError(error, 'upstream_auth')) options.tokens.refused(token)
+    throw error
   }
 
   const call = (method: Method, path: string, signal: AbortSignal, body?: JsonObject) =>

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { HubError } from '../../core/errors.ts'
 import { flatMap, inParts } from '../../core/flow.ts'
-import type { Part } from '../../core/flow.ts'
+import type { Parts } from '../../core/flow.ts'
 import type { HubEvent, ToolCall, ToolOutput } from '../../core/events.ts'
 import type { Json } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
@@ -167,7 +167,7 @@ interface Run {
 }
 
 type Outcome = Extract<ChatEnd, { type: 'completed' | 'requires_action' }>
-type Events<Result> = AsyncGenerator<Part<HubEvent>, Result>
+type Events<Result> = Parts<HubEvent, Result>
 
 /** What Coze asks for at least between two looks at a chat. */
 const pollMs = 1000

@@ -1,6 +1,6 @@
 import { HubError } from '../../core/errors.ts'
 import { flatMap, inParts } from '../../core/flow.ts'
-import type { Flow } from '../../core/flow.ts'
+import type { Flow, Parts } from '../../core/flow.ts'
 import { parseExactJson } from '../../core/json.ts'
 import type { JsonObject } from '../../core/message.ts'
 import type { Secret } from '../../core/settings.ts'
@@ -44,7 +44,8 @@ export function openaiClient({ baseUrl, apiKey, fetch, idleTimeoutMs }: OpenaiCl
         idleTimeoutMs,
       })
       if (response.status !== 200) throw errorIn(response, await response.errorText())
-      return response.mediaType === 'text/event-stream' ? chunksOf(response, signal) : wholeOf(response)
+      const isStream = response.mediaType === 'text/event-stream'
+      return inParts(() => (isStream ? chunksOf(response, signal) : wholeOf(response)))
     },
   }
 }
@@ -52,48 +53,46 @@ export function openaiClient({ baseUrl, apiKey, fetch, idleTimeoutMs }: OpenaiCl
 /** The calls of the API that the hub makes. */
 export type OpenaiClient = ReturnType<typeof openaiClient>
 
-const chunksOf = (response: EventResponse, signal: AbortSignal): Flow<OpenaiChunk> =>
-  inParts(async function* () {
-    let finish: string | undefined
-    let isDone = false
-    let stray = ''
-    let drain: NodeJS.Timeout | undefined
-    const events = response.events((text) => (stray = text.trim()))
-    try {
-      yield flatMap(events, (event, stop): OpenaiChunk[] => {
-        const frame = decodeFrame(event)
-        isDone = frame.type === 'done'
-        if (isDone) stop()
-        if (frame.type === 'error' && finish === undefined) throw openaiError(frame.failure)
-        if (frame.type !== 'chunk') return []
-        // Behind the end only the cost is told.
-        if (finish !== undefined) return [{ ...frame, delta: noDelta }]
-        finish = frame.finish
-        if (finish !== undefined) drain = setTimeout(() => response.close(), drainMs)
-        return [frame]
-      })
-    } catch (error) {
-      // What is lost behind the end of the answer is no word of it.
-      if (finish === undefined || signal.aborted) throw error
-    } finally {
-      clearTimeout(drain)
-      response.close()
-    }
-    if (isDone || finish !== undefined) return checkFinish(finish)
-    // Anything else without an event is a stream that was cut in its first one.
-    if (stray.startsWith('{') || stray.startsWith('<')) throw errorIn(response, stray)
-    throw new HubError('upstream_cut')
-  })
+async function* chunksOf(response: EventResponse, signal: AbortSignal): Parts<OpenaiChunk> {
+  let finish: string | undefined
+  let isDone = false
+  let stray = ''
+  let drain: NodeJS.Timeout | undefined
+  const events = response.events((text) => (stray = text.trim()))
+  try {
+    yield flatMap(events, (event, stop): OpenaiChunk[] => {
+      const frame = decodeFrame(event)
+      isDone = frame.type === 'done'
+      if (isDone) stop()
+      if (frame.type === 'error' && finish === undefined) throw openaiError(frame.failure)
+      if (frame.type !== 'chunk') return []
+      // Behind the end only the cost is told.
+      if (finish !== undefined) return [{ ...frame, delta: noDelta }]
+      finish = frame.finish
+      if (finish !== undefined) drain = setTimeout(() => response.close(), drainMs)
+      return [frame]
+    })
+  } catch (error) {
+    // What is lost behind the end of the answer is no word of it.
+    if (finish === undefined || signal.aborted) throw error
+  } finally {
+    clearTimeout(drain)
+    response.close()
+  }
+  if (isDone || finish !== undefined) return checkFinish(finish)
+  // Anything else without an event is a stream that was cut in its first one.
+  if (stray.startsWith('{') || stray.startsWith('<')) throw errorIn(response, stray)
+  throw new HubError('upstream_cut')
+}
 
 /** A server that does not stream: the whole answer as one object, or an error. */
-const wholeOf = (response: EventResponse): Flow<OpenaiChunk> =>
-  inParts(async function* () {
-    const body = await response.text()
-    const frame = decodeFrame({ data: body })
-    if (frame.type !== 'chunk' || frame.finish === undefined) throw errorIn(response, body)
-    yield [frame]
-    checkFinish(frame.finish)
-  })
+async function* wholeOf(response: EventResponse): Parts<OpenaiChunk> {
+  const body = await response.text()
+  const frame = decodeFrame({ data: body })
+  if (frame.type !== 'chunk' || frame.finish === undefined) throw errorIn(response, body)
+  yield [frame]
+  checkFinish(frame.finish)
+}
 
 /** `stop` and `tool_calls` are good ends, and so is a reason that only its server knows. */
 function checkFinish(finish: string | undefined): void {

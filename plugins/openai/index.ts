@@ -5,7 +5,7 @@ import type { Clock } from '../../core/clock.ts'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent, ToolCall, ToolOutput, Usage } from '../../core/events.ts'
 import { flatMap, inParts, oneByOne } from '../../core/flow.ts'
-import type { Part } from '../../core/flow.ts'
+import type { Parts } from '../../core/flow.ts'
 import { parseExactJson } from '../../core/json.ts'
 import type { Json, JsonObject } from '../../core/message.ts'
 import { defineProvider } from '../../core/plugin.ts'
@@ -119,7 +119,7 @@ function keyOf({ apiKey, baseUrl }: OpenaiOptions): Secret | undefined {
   return process.env['OPENAI_API_KEY'] ? secret().parse(env('OPENAI_API_KEY')) : undefined
 }
 
-type Events<Result> = AsyncGenerator<Part<HubEvent>, Result>
+type Events<Result> = Parts<HubEvent, Result>
 type Settings = OpenaiOptions & { readonly model: string; readonly client: OpenaiClient; readonly clock: Clock }
 
 /** How often a request with the outputs of tools is made again that was not taken, and the longest pause before it. */

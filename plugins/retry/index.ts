@@ -3,7 +3,9 @@ import type { HubError } from '../../core/errors.ts'
 import { asHubError } from '../../core/errors.ts'
 import type { HubEvent } from '../../core/events.ts'
 import { inParts, tap } from '../../core/flow.ts'
+import type { Parts } from '../../core/flow.ts'
 import { defineMiddleware } from '../../core/plugin.ts'
+import type { Respond, Turn } from '../../core/turn.ts'
 
 /**
  * Tries again what provably never started, as long as nothing of the answer was shown: exponential backoff with full
@@ -27,27 +29,27 @@ export const retry = defineMiddleware({
       const asked = error.retryAfterMs ?? 0
       return Math.round(asked + Math.random() * Math.min(maxMs, baseMs * 2 ** (attempt - 1)))
     }
-    return (turn, next) =>
-      inParts(async function* () {
-        for (let attempt = 1; ; attempt++) {
-          let shown = false
-          try {
-            yield tap(next({ ...turn, attempt }), (event) => (shown ||= !silent.has(event.type)))
-            return
-          } catch (cause) {
-            const error = asHubError(cause, 'bot_failed')
-            const waited = (error.retryAfterMs ?? 0) <= maxRetryAfterMs
-            if (shown || !error.notStarted || !waited || attempt > retries || turn.signal.aborted) throw error
-            const retryInMs = pauseFor(error, attempt)
-            logger.warn(
-              { turn: turn.id, bot: bot.name, attempt, code: error.code, retryInMs, err: error.cause },
-              'trying again',
-            )
-            yield [{ type: 'attempt.failed', attempt, error: error.public(), retryInMs }]
-            await clock.sleep(retryInMs, turn.signal)
-          }
+    async function* untilDone(turn: Turn, next: Respond): Parts<HubEvent> {
+      for (let attempt = 1; ; attempt++) {
+        let shown = false
+        try {
+          yield tap(next({ ...turn, attempt }), (event) => (shown ||= !silent.has(event.type)))
+          return
+        } catch (cause) {
+          const error = asHubError(cause, 'bot_failed')
+          const waited = (error.retryAfterMs ?? 0) <= maxRetryAfterMs
+          if (shown || !error.notStarted || !waited || attempt > retries || turn.signal.aborted) throw error
+          const retryInMs = pauseFor(error, attempt)
+          logger.warn(
+            { turn: turn.id, bot: bot.name, attempt, code: error.code, retryInMs, err: error.cause },
+            'trying again',
+          )
+          yield [{ type: 'attempt.failed', attempt, error: error.public(), retryInMs }]
+          await clock.sleep(retryInMs, turn.signal)
         }
-      })
+      }
+    }
+    return (turn, next) => inParts(() => untilDone(turn, next))
   },
 })
 

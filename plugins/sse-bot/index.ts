@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { HubError } from '../../core/errors.ts'
 import type { HubEvent } from '../../core/events.ts'
 import { flatMap, inParts } from '../../core/flow.ts'
-import type { Part } from '../../core/flow.ts'
+import type { Parts } from '../../core/flow.ts'
 import { parseExactJson } from '../../core/json.ts'
 import { defineProvider } from '../../core/plugin.ts'
 import type { PluginContext, ProviderSpec } from '../../core/plugin.ts'
@@ -69,7 +69,7 @@ const provider = defineProvider({
   }),
 })
 
-async function* say(turn: Turn, given: Options, context: PluginContext): AsyncGenerator<Part<string | HubEvent>, void> {
+async function* say(turn: Turn, given: Options, context: PluginContext): Parts<string | HubEvent> {
   const response = await post(turn, given, context)
   try {
     let frames = 0
