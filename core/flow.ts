@@ -41,6 +41,7 @@ export abstract class Flow<T> implements AsyncIterable<T> {
   #isOver = false
   #failure: { readonly error: unknown } | undefined
 
+  /** Whether nothing more comes in: what is there already can still be taken. */
   get isOver(): boolean {
     return this.#isOver
   }
@@ -238,10 +239,6 @@ export class Queue<T> extends Flow<T> {
     super()
     this.#onTaken = onTaken
     this.#soon = pulse ? (wake) => pulse.next(wake) : queueMicrotask
-  }
-
-  get ended(): boolean {
-    return this.isOver
   }
 
   push(item: T): void {

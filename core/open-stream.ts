@@ -114,7 +114,7 @@ function bodyOf(answer: IncomingMessage): Flow<string | Uint8Array> {
   const chunks = new Queue<string | Uint8Array>({
     pulse: arrivals,
     onTaken() {
-      if (held > maxHeld && !chunks.ended) source.resume()
+      if (held > maxHeld && !chunks.isOver) source.resume()
       held = 0
     },
   })

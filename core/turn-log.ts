@@ -160,13 +160,14 @@ export class TurnLog {
     try {
       let cursor = after
       while (!signal.aborted) {
+        watcher.reset()
         const open = this.#open.get(turn)
         if (open) {
           const live = new Live(open, watcher, cursor, signal)
           yield live
           cursor = live.cursor
           if (live.hasEnded || signal.aborted) return
-        } else watcher.reset()
+        }
         // Its reader lags behind the tail, or it is not written here.
         const events = await this.#store.read(turn, cursor, pageLength)
         const last = events.at(-1)
@@ -360,7 +361,7 @@ class Live extends Flow<readonly NumberedEvent[]> {
 
   async close(): Promise<void> {}
 
-  /** Whether the tail reaches back to the cursor. */
+  /** Whether there is more to come here: the store need not be asked, and it is not over. */
   get #isLive(): boolean {
     const { tail, isClosed } = this.#turn
     const first = tail[0]

@@ -88,7 +88,7 @@ async function* collect(
   const working = Promise.try(() => work(bot))
   working.then(
     () => {
-      if (!said.ended) services.logger.warn({ turn: asked.id }, 'the bot returned without sseSender.end()')
+      if (!said.isOver) services.logger.warn({ turn: asked.id }, 'the bot returned without sseSender.end()')
       said.end()
     },
     (error: unknown) => said.fail(error),
