@@ -113,7 +113,7 @@ function pageAt(base: string): { readonly html: string; readonly policy: string 
 <script type="importmap">${importMap}</script>
 <script type="module" src="${parts}/page/main.ts"></script>
 </head>
-<body><noscript>This page needs JavaScript.</noscript></body>
+<body><main class="gate"><h1>bothub</h1><noscript>This page needs JavaScript.</noscript></main></body>
 </html>
 `
   return { html, policy: policy(createHash('sha256').update(importMap).digest('base64')) }

@@ -165,6 +165,7 @@ inChromium('the page', (browser) => {
       await using hub = await startConsole({ main: { provider: local(showsAll) }, other: demo.main })
       await using open = await browser.visit(hub.url, { viewport, colorScheme })
       const { page } = open
+      await page.getByRole('textbox', { name: 'Message' }).waitFor()
       expect(await violations(page)).toEqual([])
       await say(page, 'hello')
       await reaches(page, 'completed')
@@ -179,6 +180,16 @@ inChromium('the page', (browser) => {
       expect(await violations(page)).toEqual([])
       expect(await page.evaluate('document.documentElement.scrollWidth <= innerWidth')).toBe(true)
     })
+  })
+
+  it('has nothing for axe-core to find while the hub does not answer yet', async () => {
+    await using hub = await startConsole()
+    await using open = await browser.visit('about:blank')
+    const { page } = open
+    await page.route('**/console/session', () => {})
+    await page.goto(hub.url)
+    expect(await page.getByRole('heading', { name: 'bothub' }).isVisible()).toBe(true)
+    expect(await violations(page)).toEqual([])
   })
 
   it('leaves what a bot says inert', async () => {
