@@ -8,6 +8,7 @@ import { directAgents, readDirectly } from './direct-agent.ts'
 import { flowOf, Queue } from './flow.ts'
 import type { Flow } from './flow.ts'
 import { busyness, Pulse } from './pulse.ts'
+import { utf8Decoder } from './utf8.ts'
 
 /** How much of a body is held for a reader that is slower than the upstream, in bytes or characters. */
 const maxHeld = 262_144
@@ -89,7 +90,12 @@ function connectInTime(outgoing: ClientRequest, connected: 'connect' | 'secureCo
   outgoing.on('socket', (socket) => {
     if (!socket.connecting) return
     const timer = setTimeout(() => outgoing.destroy(new ConnectTimeout()), connectWithinMs)
-    for (const event of [connected, 'close']) socket.once(event, () => clearTimeout(timer))
+    const stop = () => {
+      clearTimeout(timer)
+      for (const event of events) socket.off(event, stop)
+    }
+    const events = [connected, 'close']
+    for (const event of events) socket.once(event, stop)
   })
 }
 
@@ -123,7 +129,7 @@ function bodyOf(answer: IncomingMessage): Flow<string | Uint8Array> {
     if (held > maxHeld) source.pause()
     chunks.push(chunk)
   }
-  const decode = textDecoder()
+  const decode = utf8Decoder()
   const isDirect =
     encodingOf(answer) === 'identity' && readDirectly(answer, (bytes, from, to) => take(decode(bytes, from, to)))
   const body = isDirect ? answer : decompressed(answer)
@@ -135,25 +141,6 @@ function bodyOf(answer: IncomingMessage): Flow<string | Uint8Array> {
   // What is behind an end is no failure.
   body.on('close', () => chunks.fail(new Error('the connection was closed in the middle of the answer')))
   return chunks
-}
-
-/**
- * Decodes UTF-8 that may be cut inside a character. Where it is not, neither here nor before, a slice of the buffer is
- * the text: half of what a `TextDecoder` takes for a delta.
- */
-function textDecoder(): (bytes: Buffer, from: number, to: number) => string {
-  const decoder = new TextDecoder()
-  // The very first bytes may be a mark that is no text.
-  let isBetweenCharacters = false
-  return (bytes, from, to) => {
-    const endsInAscii = bytes[to - 1]! < 0x80
-    const text =
-      isBetweenCharacters && endsInAscii
-        ? bytes.toString('utf8', from, to)
-        : decoder.decode(bytes.subarray(from, to), { stream: true })
-    isBetweenCharacters = endsInAscii
-    return text
-  }
 }
 
 const encodingOf = ({ headers }: IncomingMessage): string => headers['content-encoding'] || 'identity'

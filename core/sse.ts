@@ -7,6 +7,7 @@ import type { Flow, Parts } from './flow.ts'
 import { openStream } from './open-stream.ts'
 import type { StreamedAnswer } from './open-stream.ts'
 import { Silence } from './silence.ts'
+import { utf8Decoder } from './utf8.ts'
 
 const maxErrorLength = 65_536
 
@@ -157,11 +158,14 @@ export const parseEvents = (
 ): Flow<SourceEvent> => inParts(() => eventsIn(chunks, options))
 
 async function* eventsIn(chunks: AsyncIterable<string | Uint8Array>, options: ParseOptions): Parts<SourceEvent> {
-  let ready: SourceEvent[] = []
+  let ready: SourceEvent[] | undefined
   const decode = textDecoder()
   const parser = createParser({
     maxBufferSize: options.maxEventLength ?? 1_048_576,
-    onEvent: (event) => ready.push(event as SourceEvent),
+    onEvent(event) {
+      if (ready) ready.push(event as SourceEvent)
+      else ready = [event as SourceEvent]
+    },
     onError(error) {
       if (error.type === 'max-buffer-size-exceeded') throw new HubError('answer_too_large', { cause: error })
     },
@@ -172,20 +176,21 @@ async function* eventsIn(chunks: AsyncIterable<string | Uint8Array>, options: Pa
     const text = decode(chunk)
     if (body !== undefined && body.length < maxErrorLength) body += text
     parser.feed(text)
-    if (ready.length === 0) return ready
+    const events = ready
+    if (!events) return []
+    ready = undefined
     body = undefined
     options.onEvents?.()
-    const events = ready
-    ready = []
     return events
   })
   if (body) options.onNoEvents?.(body.slice(0, maxErrorLength))
 }
 
-/** Of bytes that may be cut inside a character. */
+/** Text stays what it is. */
 function textDecoder(): (chunk: string | Uint8Array) => string {
-  const decoder = new TextDecoder()
-  return (chunk) => (typeof chunk === 'string' ? chunk : decoder.decode(chunk, { stream: true }))
+  const decode = utf8Decoder()
+  return (chunk) =>
+    typeof chunk === 'string' ? chunk : decode(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength))
 }
 
 /** Encodes one event. `data` is one line, as `JSON.stringify` makes it; a vendor's text inside it cannot end the line. */
