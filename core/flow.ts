@@ -228,7 +228,8 @@ class Iterated<T> extends Flow<T> {
 
 /** Items that one side pushes and the other takes. */
 export class Queue<T> extends Flow<T> {
-  #items: T[] = []
+  /** None while there is nothing: an empty array would wait for the next item, grow old, and be garbage then. */
+  #items: T[] | undefined
   #wake: (() => void) | undefined
   readonly #onTaken: (() => void) | undefined
   /** Runs what wakes those who wait for an item. */
@@ -243,7 +244,8 @@ export class Queue<T> extends Flow<T> {
 
   push(item: T): void {
     if (this.isOver) return
-    this.#items.push(item)
+    if (this.#items) this.#items.push(item)
+    else this.#items = [item]
     this.#awaken(this.#soon)
   }
 
@@ -266,16 +268,14 @@ export class Queue<T> extends Flow<T> {
 
   take(): readonly T[] | undefined {
     const items = this.#items
-    if (items.length > 0) {
-      this.#items = []
-      this.#onTaken?.()
-      return items
-    }
-    return this.rest()
+    if (!items) return this.rest()
+    this.#items = undefined
+    this.#onTaken?.()
+    return items
   }
 
   override get hasItems(): boolean {
-    return this.#items.length > 0
+    return this.#items !== undefined
   }
 
   whenReady(wake: () => void): void {
@@ -284,7 +284,7 @@ export class Queue<T> extends Flow<T> {
   }
 
   async close(): Promise<void> {
-    this.#items = []
+    this.#items = undefined
     this.end()
   }
 }

@@ -19,13 +19,9 @@ const commitEvery = 3
 const longestGatherMs = 10
 /** How much a writer may be ahead of the store, in events, before it has to wait. */
 const maxPending = 4096
-/**
- * How many of a live turn's events readers find without asking the store, beside those of its last commit. All that is
- * kept for longer than the next look at the garbage costs a second time there.
- */
-const tailLength = 32
 /** A reader that lags holds one page and no more. */
 const pageLength = 128
+const none: readonly never[] = []
 
 /** What a step changes beside adding events. */
 export type Change = Omit<Append, 'turn' | 'events' | 'epoch' | 'at'>
@@ -37,9 +33,11 @@ export interface OpenTurn {
   readonly watchers: Set<Watcher>
   /** Nobody writes it any more. */
   isClosed: boolean
+  /** Number of the last event given to the log, and of the last that is committed. */
   seq: number
-  /** Committed events, the last ones. */
-  tail: NumberedEvent[]
+  committed: number
+  /** What the log's last commit has of it, which is all that readers find here: what stays longer is garbage grown old. */
+  fresh: readonly NumberedEvent[]
   /** What was added last, and to which batch, until that is committed. */
   last: { readonly step: Step; readonly batch: Batch } | undefined
 }
@@ -83,6 +81,8 @@ export class TurnLog {
   /** What a commit takes, as of late, in ms. */
   #commitMs = 0
   #committing: Promise<void> = Promise.resolve()
+  /** Turns of the last commit. */
+  #published: readonly OpenTurn[] = none
   readonly #pulse = new Pulse(() => Math.min(longestGatherMs, commitEvery * this.#commitMs))
 
   constructor(store: Store, clock: Clock, options: TurnLogOptions) {
@@ -96,7 +96,7 @@ export class TurnLog {
     const known = this.#open.get(id)
     if (known) return known
     const watchers = this.#watchersOf(id)
-    const turn: OpenTurn = { id, epoch, watchers, isClosed: false, seq, tail: [], last: undefined }
+    const turn: OpenTurn = { id, epoch, watchers, isClosed: false, seq, committed: seq, fresh: none, last: undefined }
     this.#open.set(id, turn)
     return turn
   }
@@ -230,6 +230,8 @@ export class TurnLog {
       this.#commitMs += (tookMs - this.#commitMs) / 8
       this.#options.onCommit(tookMs)
       faultPoint(ends ? 'end.after-commit' : 'append.after-commit')
+      for (const turn of this.#published) turn.fresh = none
+      this.#published = turns
       steps.forEach((step, index) => {
         if (refused.includes(step.turn)) this.#options.onRefused(step.turn)
         else this.#publish(step, turns[index]!)
@@ -248,9 +250,8 @@ export class TurnLog {
 
   #publish(step: Step, turn: OpenTurn): void {
     if (turn.last?.step === step) turn.last = undefined
-    for (const event of step.events) turn.tail.push(event)
-    // All of the last commit, however much it was: its readers are about to take it.
-    if (turn.tail.length > 2 * tailLength) turn.tail = turn.tail.slice(-Math.max(tailLength, step.events.length))
+    turn.committed = step.events.at(-1)?.seq ?? turn.committed
+    turn.fresh = step.events
     if (turn.isClosed) this.#wake(step.turn)
     else for (const watcher of turn.watchers) watcher.notify()
   }
@@ -339,16 +340,16 @@ class Live extends Flow<readonly NumberedEvent[]> {
   }
 
   override get hasItems(): boolean {
-    return this.#isLive && !this.#watcher.hasFailed && this.#last > this.cursor
+    return this.#isLive && !this.#watcher.hasFailed && this.#turn.committed > this.cursor
   }
 
   take(): readonly (readonly NumberedEvent[])[] | undefined {
     this.#watcher.reset()
     if (!this.#isLive) return undefined
-    const { tail } = this.#turn
-    const fresh = this.#last - this.cursor
-    if (fresh <= 0) return []
-    const events = tail.slice(tail.length - fresh)
+    const { fresh, committed } = this.#turn
+    const count = committed - this.cursor
+    if (count <= 0) return none
+    const events = count < fresh.length ? fresh.slice(-count) : fresh
     const last = events.at(-1)!
     this.cursor = last.seq
     this.hasEnded = isTerminal(last)
@@ -363,12 +364,7 @@ class Live extends Flow<readonly NumberedEvent[]> {
 
   /** Whether there is more to come here: the store need not be asked, and it is not over. */
   get #isLive(): boolean {
-    const { tail, isClosed } = this.#turn
-    const first = tail[0]
-    return first !== undefined && this.cursor >= first.seq - 1 && !isClosed && !this.hasEnded && !this.#signal.aborted
-  }
-
-  get #last(): number {
-    return this.#turn.tail.at(-1)?.seq ?? 0
+    const { committed, fresh, isClosed } = this.#turn
+    return this.cursor >= committed - fresh.length && !isClosed && !this.hasEnded && !this.#signal.aborted
   }
 }

@@ -195,7 +195,7 @@ async function* read(chunks: AsyncIterable<OpenaiChunk>, round: number): Events<
   const message = `answer-${round}`
   const thoughts = `thoughts-${round}`
   const collector = new CallCollector()
-  let text = ''
+  const content: string[] = []
   let reasoning: Said['reasoning']
   let thinking = false
   let cost: Usage | undefined
@@ -214,7 +214,7 @@ async function* read(chunks: AsyncIterable<OpenaiChunk>, round: number): Events<
       }
       if (delta.content !== '') {
         events.push(...closeThoughts(), { type: 'message.delta', message, text: delta.content })
-        text += delta.content
+        content.push(delta.content)
       }
       collector.add(delta.calls)
       // Some servers tell with every chunk what it has cost so far.
@@ -226,6 +226,7 @@ async function* read(chunks: AsyncIterable<OpenaiChunk>, round: number): Events<
     throw error
   }
   yield closeThoughts()
+  const text = content.join('')
   if (text !== '') yield [{ type: 'message.completed', message, text }]
   if (cost) yield [{ type: 'usage', ...cost }]
   return { text, reasoning, calls: collector.calls }

@@ -12,7 +12,11 @@ const maxStepLength = 1024
 /** How much of one turn may be unmoved, in characters: what its end moves in one commit. */
 const maxTurnLength = 16_384
 /** How much the journal holds before the oldest of it is moved, in characters: some eight thousand deltas. */
-const maxLength = 524_288
+const leastLength = 524_288
+/** Or as much for each of its turns, where that is more: some eight deltas, so that moving them is worth it. */
+const lengthEach = 512
+/** But no more than `clean` can write again in a moment. */
+const mostLength = 2_097_152
 /** How many rows nobody needs are left for one statement to delete. */
 const rowsToDelete = 64
 
@@ -24,13 +28,24 @@ interface LiveTurn {
   readonly epoch: number
   /** Of the last event, wherever that is. */
   seq: number
-  unmoved: TimedEvent[]
+  unmoved: Unmoved | undefined
   /** Of what holds `unmoved`, in characters. */
   length: number
   /** The last cursor that is not in the turn's row. */
   cursor?: Json
   /** The row that has the first of `unmoved`. */
   row: number
+}
+
+/**
+ * Events that follow each other, to the last one of their turn. It waits for seconds, which is long enough to grow old
+ * and wait for a collection of all garbage, so it is of few objects: a delta of the one message is its text.
+ */
+interface Unmoved {
+  readonly message: string | undefined
+  readonly events: (NumberedEvent | string)[]
+  /** When each was added, in ms since 1970. */
+  readonly times: number[]
 }
 
 /** One step in a row of the journal: the number of its turn, its time, a cursor if there is one, and its events. */
@@ -94,7 +109,8 @@ export class Journal {
   write(): void {
     if (this.#entries.length === 0) return
     const length = this.#insert()
-    let toMove = this.#length > maxLength ? 2 * length : 0
+    const most = Math.min(mostLength, Math.max(leastLength, lengthEach * this.#unmoved.size))
+    let toMove = this.#length > most ? 2 * length : 0
     for (const turn of this.#unmoved) {
       if (toMove <= 0) break
       toMove -= turn.length
@@ -139,7 +155,7 @@ export class Journal {
     this.#deletedBefore = this.#next
     for (const turn of this.#unmoved) {
       turn.row = this.#next
-      for (const { event, at = 0 } of turn.unmoved) {
+      for (const { event, at = 0 } of unmovedOf(turn)) {
         this.#entries.push(entryOf(turn, at, event.seq === turn.seq ? turn : {}, [event]))
       }
     }
@@ -149,15 +165,15 @@ export class Journal {
   /** The events of a turn behind `after` that are not in `events`; all of those come before them. */
   unmoved(turn: string, after: number): readonly TimedEvent[] {
     this.#refresh()
-    const events = this.#turns.get(turn)?.unmoved ?? []
-    return events[0] && events[0].event.seq <= after ? events.filter(({ event }) => event.seq > after) : events
+    const live = this.#turns.get(turn)
+    return live ? unmovedOf(live, after) : []
   }
 
   /** What the row of a turn does not know yet. */
   newer(turn: string): Partial<Pick<TurnRow, 'seq' | 'cursor'>> {
     this.#refresh()
     const live = this.#turns.get(turn)
-    if (!live || live.unmoved.length === 0) return {}
+    if (!live?.unmoved) return {}
     return { seq: live.seq, ...(live.cursor === undefined ? {} : { cursor: live.cursor }) }
   }
 
@@ -173,7 +189,8 @@ export class Journal {
   }
 
   #isMoved(turn: string): boolean {
-    return this.unmoved(turn, 0).length === 0
+    this.#refresh()
+    return !this.#turns.get(turn)?.unmoved
   }
 
   /** A turn that may be written to. Who else ends one settles it first; who else changes an epoch empties the journal. */
@@ -187,7 +204,7 @@ export class Journal {
 
   #live(row: TurnColumns): LiveTurn {
     this.#changed()
-    const turn = { ...row, unmoved: [], length: 0, row: 0 }
+    const turn = { ...row, unmoved: undefined, length: 0, row: 0 }
     this.#turns.set(row.id, turn)
     return turn
   }
@@ -195,24 +212,29 @@ export class Journal {
   /** `length` is that of the entry which holds them. */
   #keep(turn: LiveTurn, events: readonly NumberedEvent[], at: number, length: number, row: number): void {
     this.#changed()
-    if (turn.unmoved.length === 0) {
+    if (!turn.unmoved) {
       turn.row = row
+      turn.unmoved = { message: events.find(isPlainDelta)?.message, events: [], times: [] }
       this.#unmoved.add(turn)
     }
-    for (const event of events) turn.unmoved.push({ event, at })
+    const { message, events: unmoved, times } = turn.unmoved
+    for (const event of events) {
+      unmoved.push(isPlainDelta(event) && event.message === message ? event.text : event)
+      times.push(at)
+    }
     turn.length += length
     turn.seq = events.at(-1)!.seq
   }
 
   #move(turn: LiveTurn): void {
-    if (turn.unmoved.length === 0) return
+    if (!turn.unmoved) return
     this.#changed()
-    addRows(this.#sql, turn.number, turn.unmoved)
+    addRows(this.#sql, turn.number, unmovedOf(turn))
     if (turn.cursor !== undefined) {
       this.#sql.run('UPDATE turns SET cursor = ? WHERE number = ?', JSON.stringify(turn.cursor), turn.number)
     }
     delete turn.cursor
-    turn.unmoved = []
+    turn.unmoved = undefined
     turn.length = 0
     this.#unmoved.delete(turn)
   }
@@ -282,6 +304,20 @@ interface RowColumns {
 const liveColumns = `id, number, conversation, epoch,
   COALESCE((SELECT MAX(e.seq) FROM events e WHERE e.turn = turns.number), seq) AS seq
   FROM turns WHERE ended_at IS NULL`
+
+/** What is unmoved of a turn behind the event `after`. */
+function unmovedOf({ seq: last, unmoved }: LiveTurn, after = 0): TimedEvent[] {
+  if (!unmoved) return []
+  const { message, events, times } = unmoved
+  const before = last - events.length
+  const from = Math.max(0, after - before)
+  return events.slice(from).map((each, index) => {
+    const seq = before + from + index + 1
+    const event =
+      typeof each === 'string' ? { seq, type: 'message.delta' as const, message: message!, text: each } : each
+    return { event, at: times[from + index]! }
+  })
+}
 
 /** An `Entry` in JSON. Null is a cursor too. */
 function entryOf(
