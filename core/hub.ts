@@ -27,6 +27,7 @@ import { isHook, namingFailures } from './store.ts'
 import type { Lane, TurnDelivery } from './store.ts'
 import { Services, token } from './services.ts'
 import { tracing } from './tracing.ts'
+import { TurnRunner } from './turn-runner.ts'
 import type { Middleware } from './turn.ts'
 import { compose } from './turn.ts'
 import { UserData } from './user-data.ts'
@@ -112,7 +113,7 @@ export async function buildHub(
   provideDefaults(services)
   const close = () => services[Symbol.asyncDispose]()
   try {
-    const { bots, dispatcher, conversations, mounted, outbox, store, audit } = await assemble(
+    const { bots, runner, dispatcher, conversations, mounted, outbox, store, audit } = await assemble(
       config,
       folder,
       services,
@@ -126,7 +127,7 @@ export async function buildHub(
       channels: mounted,
       async [Symbol.asyncDispose]() {
         outbox.wake()
-        await dispatcher.drain(0)
+        await runner.drain(0)
         await outbox.stop(closeMs)
         await Promise.all(mounted.map(async ({ channel }) => channel.close?.()))
         await close()
@@ -184,7 +185,8 @@ async function assemble(
   const onOwed = () => outbox.wake()
   // What is only tried out costs nobody anything.
   const hooks = isTrial ? [] : config.onTurnEnd.map(({ name }) => `hook:${name}` as const)
-  const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics, onOwed, hooks })
+  const runner = new TurnRunner({ bots, store, clock, logger, metrics, onOwed })
+  const dispatcher = new Dispatcher({ bots, store, clock, logger, audit, metrics, onOwed, hooks, runner })
   const conversations = new Conversations({ bots, store, dispatcher, clock, logger, audit, onOwed })
   for (const [name, spec] of config.channels) {
     const { bots: offered, origins } = spec.options as { bots?: readonly string[]; origins?: readonly string[] }
@@ -209,16 +211,26 @@ async function assemble(
     mounted.push({ name, channel: await spec.create(spec.options, context), origins })
   }
   checkRoutes(mounted)
-  return { clock, logger, store, metrics, audit, identify, bots: built, dispatcher, conversations, outbox, mounted }
+  return {
+    clock,
+    logger,
+    store,
+    metrics,
+    audit,
+    identify,
+    bots: built,
+    runner,
+    dispatcher,
+    conversations,
+    outbox,
+    mounted,
+  }
 }
 
 async function build(config: CheckedConfig, folder: string, services: Services): Promise<Hub> {
-  const { clock, logger, store, metrics, audit, identify, dispatcher, conversations, outbox, mounted } = await assemble(
-    config,
-    folder,
-    services,
-  )
-  await dispatcher.recover()
+  const { clock, logger, store, metrics, audit, identify, runner, dispatcher, conversations, outbox, mounted } =
+    await assemble(config, folder, services)
+  await runner.recover()
   const server = await startServer({
     ...config.listen,
     channels: mounted,
@@ -228,10 +240,10 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     metricsListener: config.metrics,
     audit,
     logger,
-    ready: () => dispatcher.ready,
+    ready: () => runner.ready,
     routes: [
       ...outboxRoutes({ store, clock, audit, wake: () => outbox.wake() }),
-      ...adminRoutes({ store, clock, audit, attempt: (turn) => dispatcher.attempt(turn) }),
+      ...adminRoutes({ store, clock, audit, attempt: (turn) => runner.attempt(turn) }),
       ...userRoutes(new UserData({ store, conversations, audit })),
     ],
   })
@@ -241,7 +253,7 @@ async function build(config: CheckedConfig, folder: string, services: Services):
   services.defer(() => retention.stop())
 
   let stopped: Promise<void> | undefined
-  const stop = (graceMs = drainMs) => (stopped ??= stopAll({ dispatcher, outbox, mounted, server, services }, graceMs))
+  const stop = (graceMs = drainMs) => (stopped ??= stopAll({ runner, outbox, mounted, server, services }, graceMs))
   return {
     url: server.url,
     metricsUrl: server.metricsUrl,
@@ -250,22 +262,22 @@ async function build(config: CheckedConfig, folder: string, services: Services):
     doors: mounted.map(({ name, channel }) => ({ channel: name, door: channel.door })),
     notices: [...shortKeyNotices(config.auth ?? []), ...mounted.flatMap(({ channel }) => channel.notices ?? [])],
     sweep: () => retention.sweep(),
-    idle: () => dispatcher.idle(),
+    idle: () => runner.idle(),
     stop,
     [Symbol.asyncDispose]: () => stop(0),
   }
 }
 
 interface Running {
-  readonly dispatcher: Dispatcher
+  readonly runner: TurnRunner
   readonly outbox: Outbox
   readonly mounted: readonly Mounted[]
   readonly server: HubServer
   readonly services: Services
 }
 
-async function stopAll({ dispatcher, outbox, mounted, server, services }: Running, graceMs: number): Promise<void> {
-  await dispatcher.drain(graceMs)
+async function stopAll({ runner, outbox, mounted, server, services }: Running, graceMs: number): Promise<void> {
+  await runner.drain(graceMs)
   await outbox.stop(Math.min(graceMs, closeMs))
   await Promise.all(mounted.map(async ({ channel }) => channel.close?.()))
   await server.close(Math.min(graceMs, closeMs))
