@@ -444,7 +444,8 @@ export interface Store extends Records {
   /**
    * Appends to many turns in one commit. A step with an old epoch, or for a turn that has ended, is not written:
    * its turn is in `refused`. When a turn ends, the next queued one of its conversation becomes `running`: it is in
-   * `claimed`. When a turn ends or parks, what is owed for it is written too: their number is `deliveries`.
+   * `claimed`. When a turn ends or parks, what is owed for it is written too: their number is `deliveries`. When it parks
+   * again, what is still owed for its earlier pause no longer is: deliverers show a turn as it is then.
    */
   append(steps: readonly Append[]): Promise<Appended>
   turn(id: string): Promise<TurnRow | undefined>

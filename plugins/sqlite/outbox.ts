@@ -43,6 +43,7 @@ export class OutboxTable {
   addAll(number: number, step: Append, end: (() => TurnEnd) | undefined): number {
     const last = step.events.at(-1)
     if (!last) return 0
+    if (!end) this.#takeBack(step.turn)
     const owed = this.#sql
       .all<{ lane: Lane }>('SELECT lane FROM owed WHERE turn = ?', number)
       .filter(({ lane }) => end || !isHook(lane))
@@ -56,6 +57,14 @@ export class OutboxTable {
       }
     }
     return owed.length
+  }
+
+  /** A pause that was not told of is not to be told of any more. */
+  #takeBack(turn: string): void {
+    this.#sql.run(
+      `UPDATE outbox SET state = 'delivered' WHERE turn = ? AND type = 'turn.waiting' AND state = 'pending'`,
+      turn,
+    )
   }
 
   add({ id, lane, type, turn, payload, at }: Omit<Delivery, 'attempts'>): void {
@@ -94,7 +103,9 @@ export class OutboxTable {
     // What tells of a turn is kept with it, to be looked up; of anything else nothing is left to look up.
     if (settled.state === 'delivered') this.#sql.run('DELETE FROM outbox WHERE id = ? AND turn IS NULL', id)
     this.#sql.run(
-      'UPDATE outbox SET state = ?, attempts = attempts + 1, next_at = COALESCE(?, next_at), error = ? WHERE id = ?',
+      // What was taken back while it was under way is not owed again.
+      `UPDATE outbox SET state = ?, attempts = attempts + 1, next_at = COALESCE(?, next_at), error = ?
+       WHERE id = ? AND state = 'pending'`,
       settled.state === 'refused' ? 'failed' : settled.state,
       settled.state === 'pending' ? settled.retryAt : null,
       'error' in settled ? settled.error : null,

@@ -4,7 +4,7 @@ import { HubError } from '../../core/errors.ts'
 import type { HubEvent, NumberedEvent } from '../../core/events.ts'
 import type { Provider, ProviderSpec } from '../../core/plugin.ts'
 import type { RecordCondition } from '../../core/records.ts'
-import type { Page, Store, TurnRow } from '../../core/store.ts'
+import type { Delivery, Page, Store, TurnRow } from '../../core/store.ts'
 import type { Respond, Turn } from '../../core/turn.ts'
 import { restSubject, sseSubject, websocketSubject } from '../channels/clients.ts'
 import { webhookSubject } from '../channels/webhook.subject.ts'
@@ -1102,6 +1102,20 @@ export const storeFaults: readonly Fault<StoreSubject>[] = [
     caughtBy: owes,
     says: /to deeply equal \{ due: \[\], nextAt/,
     subject: storing((store) => ({ settleDelivery: (id) => store.settleDelivery(id, { state: 'delivered' }) })),
+  },
+  {
+    does: 'goes on owing a pause behind which there is another one',
+    caughtBy: 'owes one pause of a turn at a time, also where an earlier one is being told of',
+    says: /to match object/,
+    subject: storing((store) => {
+      const seen = new Map<string, Delivery>()
+      return {
+        async dueDeliveries(now, underWay) {
+          for (const each of (await store.dueDeliveries(now, underWay)).due) seen.set(each.id, each)
+          return { due: [...seen.values()] }
+        },
+      }
+    }),
   },
   {
     does: 'owes nothing for a turn that waits',

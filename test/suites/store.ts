@@ -825,6 +825,25 @@ export const storeCases: readonly Case<StoreSubject>[] = [
     },
   },
   {
+    title: 'owes one pause of a turn at a time, also where an earlier one is being told of',
+    run: withStore(async (store) => {
+      const turn = await accepted(store, { owedTo: ['channel:crm'] })
+      const park = (seq: number) =>
+        store.append([step(turn, { events: [{ seq, type: 'turn.waiting', for: 'consent' }], status: 'waiting' })])
+      await park(2)
+      const [first] = (await store.dueDeliveries(far, [])).due
+      await store.append([step(turn, { status: 'running' })])
+      await park(3)
+      const { due } = await store.dueDeliveries(far, [])
+      expect(due).toMatchObject([{ type: 'turn.waiting', turn: turn.id }])
+      expect(due[0]!.id).not.toBe(first!.id)
+      await store.settleDelivery(first!.id, { state: 'pending', error: 'it is out', retryAt: 0 })
+      expect((await store.dueDeliveries(far, [])).due).toEqual(due)
+      await store.append([step(turn, { status: 'running' }), ending({ ...turn, seq: 3 })])
+      expect((await store.dueDeliveries(far, [])).due).toHaveLength(2)
+    }),
+  },
+  {
     title: 'keeps how far each lane has got with a turn that it is owed, also for the next process',
     async run(subject) {
       await using place = makePlace(subject)
