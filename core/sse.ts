@@ -10,6 +10,7 @@ import { Silence } from './silence.ts'
 import { utf8Decoder } from './utf8.ts'
 
 const maxErrorLength = 65_536
+const none: readonly never[] = []
 
 /** One server-sent event as an upstream wrote it. */
 export interface SourceEvent {
@@ -103,15 +104,7 @@ export async function requestEvents(request: EventRequest): Promise<EventRespons
     status: response.status,
     headers: response.headers,
     mediaType: response.headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase() ?? '',
-    events(onNoEvents) {
-      let begun = false
-      const onEvents = () => {
-        idle.heard()
-        if (!begun) faultPoint('upstream.after-first-event')
-        begun = true
-      }
-      return parseEvents(chunks(), { ...request, onNoEvents, onEvents })
-    },
+    events: (onNoEvents) => parseEvents(chunks(), { ...request, onNoEvents, idle }),
     text,
     async errorText() {
       try {
@@ -147,8 +140,8 @@ async function* untilLeft(
 interface ParseOptions {
   readonly maxEventLength?: number
   readonly onNoEvents?: ((body: string) => void) | undefined
-  /** Called before the events of a chunk are given. */
-  readonly onEvents?: () => void
+  /** Which an event breaks. */
+  readonly idle?: Silence
 }
 
 /** Decodes bytes to events, whatever the chunks they come in. An event without its blank line was cut, and is dropped. */
@@ -157,11 +150,14 @@ export const parseEvents = (
   options: ParseOptions = {},
 ): Flow<SourceEvent> => inParts(() => eventsIn(chunks, options))
 
-async function* eventsIn(chunks: AsyncIterable<string | Uint8Array>, options: ParseOptions): Parts<SourceEvent> {
+async function* eventsIn(
+  chunks: AsyncIterable<string | Uint8Array>,
+  { maxEventLength = 1_048_576, onNoEvents, idle }: ParseOptions,
+): Parts<SourceEvent> {
   let ready: SourceEvent[] | undefined
   const decode = textDecoder()
   const parser = createParser({
-    maxBufferSize: options.maxEventLength ?? 1_048_576,
+    maxBufferSize: maxEventLength,
     onEvent(event) {
       if (ready) ready.push(event as SourceEvent)
       else ready = [event as SourceEvent]
@@ -177,13 +173,14 @@ async function* eventsIn(chunks: AsyncIterable<string | Uint8Array>, options: Pa
     if (body !== undefined && body.length < maxErrorLength) body += text
     parser.feed(text)
     const events = ready
-    if (!events) return []
+    if (!events) return none
     ready = undefined
+    idle?.heard()
+    if (body !== undefined) faultPoint('upstream.after-first-event')
     body = undefined
-    options.onEvents?.()
     return events
   })
-  if (body) options.onNoEvents?.(body.slice(0, maxErrorLength))
+  if (body) onNoEvents?.(body.slice(0, maxErrorLength))
 }
 
 /** Text stays what it is. */

@@ -261,23 +261,24 @@ export class TurnRunner {
 
   /** Moves what the bot yields into the log until it ends, throws, or does not stop in time after an abort. */
   async #pump(bot: Bot, turn: Turn, open: OpenTurn, transcript: Transcript): Promise<void> {
+    const { signal } = turn
     let over = false
     const overdue = Promise.withResolvers<never>()
-    const stop = () => setTimeout(() => overdue.reject(turn.signal.reason), stopWithinMs).unref()
-    turn.signal.addEventListener('abort', stop, { once: true })
+    const stop = () => setTimeout(() => overdue.reject(signal.reason), stopWithinMs).unref()
+    signal.addEventListener('abort', stop, { once: true })
     const pump = async () => {
       await forEach(bot.respond(turn), (event, leave) => {
         if (over) return leave()
-        turn.signal.throwIfAborted()
+        signal.throwIfAborted()
         if (this.#write(bot, open, transcript, event)) return this.log.commit()
       })
-      turn.signal.throwIfAborted()
+      signal.throwIfAborted()
     }
     try {
       await Promise.race([pump(), overdue.promise])
     } finally {
       over = true
-      turn.signal.removeEventListener('abort', stop)
+      signal.removeEventListener('abort', stop)
     }
   }
 
