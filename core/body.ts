@@ -1,7 +1,7 @@
 import { getRawBody } from 'raw-body'
 import type { z } from 'zod'
 import { HubError } from './errors.ts'
-import { issueWords } from './issue-words.ts'
+import { issuesOf, issueWords } from './issue-words.ts'
 import type { RequestContext } from './channel.ts'
 
 const maxBodyBytes = 1_048_576
@@ -56,9 +56,9 @@ export function parseJson(bytes: Uint8Array): unknown {
 export function check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
   const result = schema.safeParse(value, { error: issueWords })
   if (result.success) return result.data
-  const problems = result.error.issues.map(({ path, code, message }) => {
+  const problems = issuesOf(result.error).map(({ path, message }) => {
     if (path.length > 0) return `${path.join('.')}: ${message}`
-    return code === 'invalid_type' ? `The body ${message}` : message
+    return /^(is|must) /.test(message) ? `The body ${message}` : message
   })
   throw new HubError('invalid_request', { message: `${problems.join('; ')}.`, cause: result.error })
 }

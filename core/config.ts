@@ -3,7 +3,7 @@ import { z } from 'zod'
 import type { Authenticate, AuthSpec } from './auth.ts'
 import type { Profile } from './bot.ts'
 import { HubError } from './errors.ts'
-import { issueWords } from './issue-words.ts'
+import { issuesOf, issueWords } from './issue-words.ts'
 import type { MiddlewareSpec, ProviderSpec, StoreSpec } from './plugin.ts'
 import type { PluginSpec } from './plugin-spec.ts'
 import type { ChannelSpec } from './channel.ts'
@@ -136,7 +136,11 @@ export const configShape = z.strictObject({
       port: z.int().min(0).max(65_535).describe('0 is any free one.'),
     })
     .optional(),
-  auth: z.union([functionOf<Authenticate>(), z.array(authentication()).min(1)]).optional(),
+  auth: z
+    .union([functionOf<Authenticate>(), z.array(authentication()).min(1)], {
+      error: 'must be a list such as `[apiKey({ … })]`, or a function `(request) => …`',
+    })
+    .optional(),
   keep: z
     .strictObject({
       events: duration().prefault('24h').describe('The events; of older turns the messages stay.'),
@@ -148,7 +152,9 @@ export const configShape = z.strictObject({
   store: plugin<StoreSpec>('store'),
   bots: z.record(z.string(), z.unknown()).refine((bots) => Object.keys(bots).length > 0, 'name at least one bot'),
   use: z.array(middleware()).default([]),
-  console: z.union([z.literal(false), plugin<ChannelSpec>('channel')]).default(false),
+  console: z
+    .union([z.literal(false), plugin<ChannelSpec>('channel')], { error: 'must be `consolePage()` or `false`' })
+    .default(false),
   onTurnEnd: z
     .array(
       z.strictObject({
@@ -194,10 +200,13 @@ export const botShape = z.strictObject({
   whenBusy: z.enum(['queue', 'reject', 'interrupt']).default('queue'),
   whenWaiting: z.enum(['refuse', 'deny']).default('refuse'),
   onAbandon: z
-    .union([
-      z.literal('continue'),
-      z.strictObject({ cancelAfter: duration().describe('How long it waits for somebody to come back.') }),
-    ])
+    .union(
+      [
+        z.literal('continue'),
+        z.strictObject({ cancelAfter: duration().describe('How long it waits for somebody to come back.') }),
+      ],
+      { error: "must be 'continue' or, for example, { cancelAfter: '10s' }" },
+    )
     .prefault({ cancelAfter: '10s' }),
   maxConcurrent: z.int().positive().optional(),
   rate: z
@@ -217,7 +226,7 @@ function plugin<Spec extends { readonly kind: string }>(kind: Spec['kind']) {
 }
 
 function functionOf<F>() {
-  return z.custom<F>((value) => typeof value === 'function')
+  return z.custom<F>((value) => typeof value === 'function', 'must be a function')
 }
 
 function authentication() {
@@ -385,7 +394,7 @@ function parse<Schema extends z.ZodType>(
 ): z.output<Schema> | undefined {
   const result = schema.safeParse(value, { error: issueWords })
   if (result.success) return result.data
-  for (const issue of result.error.issues) problems.push(...describe(issue, schema, place))
+  for (const issue of issuesOf(result.error)) problems.push(...describe(issue, schema, place))
   return undefined
 }
 
@@ -406,7 +415,7 @@ function keysAt(schema: z.ZodType, path: readonly string[]): string[] {
       return typeof next === 'object' ? [next] : []
     })
   }
-  return nodes.flatMap(alternatives).flatMap((node) => Object.keys(node.properties ?? {}))
+  return [...new Set(nodes.flatMap(alternatives).flatMap((node) => Object.keys(node.properties ?? {})))]
 }
 
 /** A schema whose defaults are no JSON, such as a function, has none; what is wrong is said all the same. */

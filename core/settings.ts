@@ -60,7 +60,12 @@ export const env = (name: string, fallback?: string): SettingRef => ({
 export const secretFile = (name: string): SettingRef => ({ from: 'file', name })
 
 /** An option that is a string, `env(…)` or `secretFile(…)`. */
-export const setting = () => z.union([z.string().min(1), settingRef]).transform(resolve)
+export const setting = () =>
+  z
+    .union([z.string().min(1), settingRef], {
+      error: ({ input }) => (input === undefined ? 'is missing' : 'must be a string, `env(…)` or `secretFile(…)`'),
+    })
+    .transform(resolve)
 
 /** The same for an option whose value must never be printed. */
 export const secret = () => setting().transform((value) => new Secret(value))
@@ -94,7 +99,10 @@ const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as cons
 /** An option that is a time: a number of ms, or `500ms`, `10s`, `5m`, `24h`, `7d`. Its value is in ms. */
 export const duration = () =>
   z
-    .union([z.int().nonnegative(), z.templateLiteral([z.number().nonnegative(), z.enum(['ms', 's', 'm', 'h', 'd'])])])
+    .union([z.int().nonnegative(), z.templateLiteral([z.number().nonnegative(), z.enum(['ms', 's', 'm', 'h', 'd'])])], {
+      error: ({ input }) =>
+        input === undefined ? 'is missing' : "must be whole ms or, for example, '30s', '5m' or '7d'",
+    })
     .transform((given) => {
       if (typeof given === 'number') return given
       const [, count, unit] = /^([\d.]+)(ms|s|m|h|d)$/.exec(given)!

@@ -86,6 +86,28 @@ const never = () => {
 }
 
 describe('a config with problems', () => {
+  it.each([
+    [{ auth: 'secret' }, 'auth: must be a list such as `[apiKey({ … })]`, or a function `(request) => …`'],
+    [{ auth: ['secret'] }, 'auth.0: must be `apiKey({ … })`, `jwt({ … })` or a function `(request) => …`'],
+    [{ console: true }, 'console: must be `consolePage()` or `false`'],
+    [{ keep: { events: 'long' } }, "keep.events: must be whole ms or, for example, '30s', '5m' or '7d'"],
+    [{ onTurnEnd: [{ name: 'meter', run: 'it' }] }, 'onTurnEnd.0.run: must be a function'],
+    [
+      { bots: { support: { provider: echo(), onAbandon: 'stop' } } },
+      "bots.support.onAbandon: must be 'continue' or, for example, { cancelAfter: '10s' }",
+    ],
+    [
+      { bots: { support: { provider: echo(), onAbandon: { cancelAfter: -1 } } } },
+      'bots.support.onAbandon.cancelAfter: must be at least 0',
+    ],
+    [
+      { bots: { support: vendor({ apiKey: 5 } as never) } },
+      'bots.support: vendor(): apiKey: must be a string, `env(…)` or `secretFile(…)`',
+    ],
+  ])('says what could be there in place of what is', (change, problem) => {
+    expect(problemsOf(defineConfig({ ...base, ...change } as never))).toEqual([problem])
+  })
+
   it('names every problem at once, where it is and what was probably meant', () => {
     const problems = problemsOf({
       store: sqlite({ fil: 'x' } as never),
