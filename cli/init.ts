@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { join, relative, resolve } from 'node:path'
+import { dirname, join, relative, resolve } from 'node:path'
 import { Command } from 'commander'
 import { CommandFailed } from './failure.ts'
 import type { Choices } from './first-config.ts'
@@ -24,8 +24,10 @@ async function init(folder: string, { yes, demo }: { readonly yes?: boolean; rea
   const isModule = beginsModule(at)
   const written = write(at, {
     ...files,
-    // Where `bothub` is found already, another package would hide it.
-    ...(isInstalled ? {} : { 'package.json': `${JSON.stringify({ private: true, type: 'module' }, null, 2)}\n` }),
+    // Where `bothub` is found already, another package could hide it, as in its own repository.
+    ...(isInstalled && isAmongModules(at)
+      ? {}
+      : { 'package.json': `${JSON.stringify({ private: true, type: 'module' }, null, 2)}\n` }),
     'tsconfig.json': firstTypeScriptConfig,
     '.gitignore': 'node_modules/\ndata/\n.env\n',
   })
@@ -62,6 +64,13 @@ function beginsModule(folder: string): boolean {
   if (readdirSync(folder).some((name) => /\.[cm]?[jt]sx?$/.test(name))) return false
   writeFileSync(path, `${JSON.stringify({ ...manifest, type: 'module' }, null, 2)}\n`)
   return true
+}
+
+/** Whether the nearest package there says so, which may be one above. */
+function isAmongModules(folder: string): boolean {
+  const path = join(folder, 'package.json')
+  if (existsSync(path)) return (JSON.parse(readFileSync(path, 'utf8')) as { readonly type?: string }).type === 'module'
+  return dirname(folder) !== folder && isAmongModules(dirname(folder))
 }
 
 const defaults: Choices = { bots: ['own'], channels: ['websocket'] }

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
@@ -35,6 +35,20 @@ describe.concurrent('bothub init', () => {
     expect(JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))).toMatchObject({ type: 'module' })
     expect(init.output()).toMatch(/npm install \/path\/to\/bothub-[\d.]+\.tgz node@24/)
     rmSync(folder, { recursive: true })
+  })
+
+  it('begins a package of modules in a folder of a project that has none', async () => {
+    using project = emptyFolder()
+    writeFileSync(join(project.folder, 'package.json'), '{"name": "shop", "type": "commonjs"}')
+    mkdirSync(join(project.folder, 'node_modules'))
+    symlinkSync(root, join(project.folder, 'node_modules/bothub'))
+    const folder = join(project.folder, 'hub')
+    const init = run(['init', folder, '--yes'])
+    expect(await init.exited, init.output()).toBe(0)
+    expect(init.output()).not.toMatch(/npm install \S*bothub|type=module/)
+    const check = run(['check', '--config', join(folder, 'hub.config.ts')])
+    expect(await check.exited, check.output()).toBe(0)
+    expect(readFileSync(join(project.folder, 'package.json'), 'utf8')).toContain('commonjs')
   })
 
   it('leaves a config alone that is there, and asks nobody where nobody is', async () => {
