@@ -13,11 +13,6 @@ if (major < 24) {
   process.exit(78)
 }
 
-// V8 would put where the old things are what it once saw grow old, and all that is reached from there would stay with it:
-// docs/decisions/2026-11-22-what-waits-is-small.md
-const { setFlagsFromString } = await import('node:v8')
-setFlagsFromString('--no-allocation-site-pretenuring')
-
 // Compiled modules are kept from start to start; where nothing can be written the hub starts as before, only later.
 const { enableCompileCache } = await import('node:module')
 enableCompileCache(fileURLToPath(new URL('../node_modules/.cache/bothub', import.meta.url)))

@@ -52,13 +52,16 @@ export function parseJson(bytes: Uint8Array): unknown {
   }
 }
 
-/** @throws HubError `invalid_request`, naming every field that is missing or wrong */
-export function check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+/**
+ * Checks what a client gave, which is `what` of its request.
+ * @throws HubError `invalid_request`, naming every field that is missing or wrong
+ */
+export function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what = 'The body'): z.output<Schema> {
   const result = schema.safeParse(value, { error: issueWords })
   if (result.success) return result.data
   const problems = issuesOf(result.error).map(({ path, message }) => {
     if (path.length > 0) return `${path.join('.')}: ${message}`
-    return /^(is|must) /.test(message) ? `The body ${message}` : message
+    return /^(is|must) /.test(message) ? `${what} ${message}` : message
   })
   throw new HubError('invalid_request', { message: `${problems.join('; ')}.`, cause: result.error })
 }

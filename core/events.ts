@@ -56,7 +56,7 @@ export interface PublicError {
 /**
  * What happens while a bot answers: everything a provider or a middleware may yield.
  * The order is free but for this: a `message.delta` adds to the message it names, and
- * `message.completed` carries the whole text. The dispatcher supplies `message.started`, and `message.completed` at
+ * `message.completed` carries the whole text. The runner supplies `message.started`, and `message.completed` at
  * the end, where a provider left them out.
  */
 export type HubEvent =
@@ -89,7 +89,7 @@ export type HubEvent =
   | { readonly type: 'agent.completed'; readonly agent: string; readonly status: string; readonly summary?: string }
   | { readonly type: 'sandbox.started' | 'sandbox.ready'; readonly name: string; readonly blueprint: string }
   | { readonly type: 'conversation.updated'; readonly title?: string; readonly status?: string }
-  /** `expiresAt` (ISO 8601) is set by the dispatcher. A stream that ends with calls open parks its turn. */
+  /** `expiresAt` (ISO 8601) is set by the runner. A stream that ends with calls open parks its turn. */
   | { readonly type: 'consent.requested'; readonly calls: readonly PendingCall[]; readonly expiresAt?: string }
   | {
       readonly type: 'consent.answered'
@@ -116,7 +116,7 @@ export type HubEvent =
    */
   | { readonly type: 'upstream'; readonly cursor: Json; readonly thread?: Json; readonly soon?: boolean }
 
-/** What only the dispatcher writes: how a turn begins, parks and ends. */
+/** What bots do not say: how a turn begins, parks and ends. */
 export type TurnEvent =
   | {
       readonly type: 'turn.started'

@@ -19,7 +19,7 @@ export function issueWords(issue: z.core.$ZodRawIssue): string | undefined {
     case 'too_big':
       return mostWords(issue)
     case 'invalid_format':
-      return formats.get(issue.format)
+      return issue.format === 'regex' ? `must match ${issue.pattern}` : formats.get(issue.format)
     default:
       return undefined
   }
@@ -46,54 +46,76 @@ const formats: ReadonlyMap<string, string> = new Map([
   ['email', 'must be an email address'],
 ])
 
-const oneOf = (values: readonly unknown[]): string =>
-  either(values.filter((value) => value !== undefined).map((value) => JSON.stringify(value)))
+const oneOf = (values: readonly unknown[]): string | undefined =>
+  either(values.filter((value) => value !== undefined).map(literal))
 
-const either = (words: readonly string[]): string =>
-  [words.slice(0, -1).join(', '), words.at(-1)].filter(Boolean).join(' or ')
+const literal = (value: unknown): string => (typeof value === 'bigint' ? String(value) : JSON.stringify(value))
 
-function unionWords(issue: z.core.$ZodRawIssue<z.core.$ZodIssueInvalidUnion>): string | undefined {
-  const { input, discriminator, options, errors } = issue
-  if (Array.isArray(options)) return mustBe((input as Record<string, unknown>)[String(discriminator)], oneOf(options))
-  if (input === undefined) return 'is missing'
-  const words = [...new Set(errors.flat().map(({ message }) => message))]
-  // It is several things at once.
-  if (words.length === 0) return undefined
-  const forms = words.map((each) => /^must be (?<form>.+)$/.exec(each)?.groups?.['form'])
-  return forms.every((form) => form !== undefined) ? `must be ${either(forms)}` : words.join(', or ')
-}
+const either = (words: readonly string[]): string | undefined =>
+  [words.slice(0, -1).join(', '), words.at(-1)].filter(Boolean).join(' or ') || undefined
 
 const counted: ReadonlyMap<string, string> = new Map([
   ['string', 'character'],
   ['array', 'item'],
 ])
+const numbers = new Set(['number', 'int', 'bigint'])
 
 const count = (number: number | bigint, thing: string): string => `${number} ${thing}${Number(number) === 1 ? '' : 's'}`
 
-function leastWords({ origin, minimum, inclusive }: z.core.$ZodRawIssue<z.core.$ZodIssueTooSmall>): string {
+function leastWords({ origin, minimum, inclusive, exact }: z.core.$ZodRawIssue<z.core.$ZodIssueTooSmall>) {
+  if (numbers.has(origin)) return `must be ${inclusive ? 'at least' : 'more than'} ${minimum}`
   const thing = counted.get(origin)
-  if (!thing) return `must be ${inclusive ? 'at least' : 'more than'} ${minimum}`
-  return Number(minimum) === 1 ? 'must not be empty' : `must have at least ${count(minimum, thing)}`
+  if (!exact && Number(minimum) === 1) return thing && 'must not be empty'
+  return thing && `must have ${exact ? 'exactly' : 'at least'} ${count(minimum, thing)}`
 }
 
-function mostWords({ origin, maximum, inclusive }: z.core.$ZodRawIssue<z.core.$ZodIssueTooBig>): string {
+function mostWords({ origin, maximum, inclusive, exact }: z.core.$ZodRawIssue<z.core.$ZodIssueTooBig>) {
+  if (numbers.has(origin)) return `must be ${inclusive ? 'at most' : 'less than'} ${maximum}`
   const thing = counted.get(origin)
-  return thing
-    ? `must have at most ${count(maximum, thing)}`
-    : `must be ${inclusive ? 'at most' : 'less than'} ${maximum}`
+  return thing && `must have ${exact ? 'exactly' : 'at most'} ${count(maximum, thing)}`
 }
+
+function unionWords(issue: z.core.$ZodRawIssue<z.core.$ZodIssueInvalidUnion>): string | undefined {
+  const { input, discriminator, options, errors } = issue
+  if (Array.isArray(options)) return mustBe((input as Record<string, unknown>)[String(discriminator)], oneOf(options))
+  if (input === undefined) return 'is missing'
+  const words = [...new Set(nearest(errors).map(formInWords))]
+  const kindsOf = words.map((each) => /^must be (?<kind>.+)$/.exec(each)?.groups?.['kind'])
+  const kind = kindsOf.every((each) => each !== undefined) && either(kindsOf)
+  return kind ? `must be ${kind}` : words.join(', or ') || undefined
+}
+
+/** What is of another kind may be too short besides. */
+const formInWords = (form: readonly Issue[]): string => {
+  const otherKind = form.find(({ code, path }) => code === 'invalid_type' && path.length === 0)
+  return (otherKind ? [otherKind] : form).map(inWords).join(' and ')
+}
+
+const inWords = ({ path, message }: Issue): string => [path.join('.'), message].filter(Boolean).join(' ')
+
+/** The forms with something wrong inside of them, or else those that could have been meant as a whole. */
+function nearest(forms: readonly (readonly Issue[])[]): readonly (readonly Issue[])[] {
+  const near = forms.filter((form) => form.every(isInside))
+  return near.length > 0 ? near : forms.filter((form) => !form.every(isNone))
+}
+
+const ofTheKind = new Set(['too_small', 'too_big', 'unrecognized_keys'])
+const isInside = (issue: Issue): boolean =>
+  issue.path.length > 0 ||
+  ofTheKind.has(issue.code) ||
+  (issue.code === 'invalid_format' && issue.format !== 'template_literal')
+
+/** An empty string stands for none, and is nothing to offer. */
+const isNone = (issue: Issue): boolean => issue.code === 'invalid_value' && issue.values.includes('')
 
 /**
- * The issues of a parse, where one of a union stands for those of its forms: of the form that was meant, where only one has
- * something wrong inside of it rather than as a whole.
+ * The issues of a parse, where those of the one form of a union that was meant, as something is wrong inside of it rather
+ * than as a whole, stand for that of the union.
  */
 export const issuesOf = ({ issues }: { readonly issues: readonly Issue[] }): readonly Issue[] =>
   issues.flatMap((issue) => {
     if (issue.code !== 'invalid_union') return issue
-    const forms = issue.errors.map((errors) => issuesOf({ issues: errors }))
-    const [meant, ...others] = forms.filter((form) => form.every(isInside))
-    if (!meant || others.length > 0) return issue
+    const [meant, ...others] = nearest(issue.errors.map((errors) => issuesOf({ issues: errors })))
+    if (!meant || others.length > 0 || !meant.every(isInside)) return issue
     return meant.map((each) => ({ ...each, path: [...issue.path, ...each.path] }))
   })
-
-const isInside = ({ path, code }: Issue): boolean => path.length > 0 || code === 'too_small' || code === 'too_big'

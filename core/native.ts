@@ -56,7 +56,7 @@ export async function sendMessage(
   const id = body.id ?? (ctx.get('idempotency-key') || undefined)
   const inbound = {
     ...body,
-    id: id === undefined ? undefined : check(clientName, id),
+    id: id === undefined ? undefined : check(clientName, id, 'The id of the message'),
     bot,
     channel: name,
     detached: respondsAsync(ctx),

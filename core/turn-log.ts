@@ -110,11 +110,6 @@ export class TurnLog {
     this.#forgetWatchers(turn)
   }
 
-  /** Number of the last event given to the log. */
-  seq(turn: string): number {
-    return this.#open.get(turn)?.seq ?? 0
-  }
-
   /** Adds a step to the next commit: events, which are numbered here, and what else changes. */
   push(turn: OpenTurn, events: readonly LoggedEvent[], change?: Change): void {
     if (turn.isClosed) throw new Error(`turn ${turn.id} is not open for writing`)
@@ -168,7 +163,7 @@ export class TurnLog {
           cursor = live.cursor
           if (live.hasEnded || signal.aborted) return
         }
-        // Its reader lags behind the tail, or it is not written here.
+        // Its reader lags behind the last commit, or it is not written here.
         const events = await this.#store.read(turn, cursor, pageLength)
         const last = events.at(-1)
         if (last) {

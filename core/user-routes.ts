@@ -53,7 +53,11 @@ export const userRoutes = (users: UserData): readonly Route[] => [
 /** @throws HubError `forbidden`, `invalid_request` */
 function userOf(ctx: RequestContext): UserOf {
   admit(ctx)
-  return { user: check(clientName, ctx.params['person']), ...check(query, ctx.query), bots: ctx.principal.bots }
+  return {
+    user: check(clientName, ctx.params['person'], 'The name of the user'),
+    ...check(query, ctx.query),
+    bots: ctx.principal.bots,
+  }
 }
 
 /** Each as a line of JSON. */

@@ -125,7 +125,7 @@ async function begin({ ctx, context, bot }: Call, body: z.output<typeof sendBody
 
 function idOf(ctx: RequestContext): string | undefined {
   const key = ctx.get('idempotency-key')
-  return key === '' ? undefined : check(clientName, key)
+  return key === '' ? undefined : check(clientName, key, 'Idempotency-Key')
 }
 
 /** Speech is an ability of a bot's own. */

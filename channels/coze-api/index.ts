@@ -226,7 +226,7 @@ async function begin(ctx: RequestContext, door: Door, request: ChatRequest): Pro
 /** An id that the client gives its message: by the header of other dialects, or as a hub does that asks another. */
 function idOf(ctx: RequestContext, { meta_data: chatData }: ChatRequest, { metaData }: Question): string | undefined {
   const id = ctx.get('idempotency-key') || metaData?.['hub_message_id'] || chatData?.['hub_message_id']
-  return id ? check(clientName, id) : undefined
+  return id ? check(clientName, id, 'The id of the message') : undefined
 }
 
 /** @throws HubError `unknown_conversation` for what is no id of the hub's */

@@ -161,7 +161,7 @@ function warn(ctx: RequestContext, request: ChatRequest, isHistoryLeftOut = fals
 /** A name in a header; an empty one is none. */
 function nameIn(ctx: RequestContext, header: string): string | undefined {
   const given = ctx.get(header)
-  return given === '' ? undefined : check(clientName, given)
+  return given === '' ? undefined : check(clientName, given, header)
 }
 
 /** Hands what the client gave for its calls to the turn that waits for it. */

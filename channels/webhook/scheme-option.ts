@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { didYouMean } from '../../core/config.ts'
+import { issuesOf, issueWords } from '../../core/issue-words.ts'
 import type { SchemeSpec } from './scheme.ts'
 
 /** The option `scheme` of the channel, whose own options are checked with the rest of the config. */
@@ -7,9 +8,9 @@ export const schemeOption = () =>
   z
     .custom<SchemeSpec>(isScheme, 'must be a scheme: call its factory, for example `slack({ … })`')
     .transform((spec, context): SchemeSpec => {
-      const result = spec.schema.safeParse(spec.options)
+      const result = spec.schema.safeParse(spec.options, { error: issueWords })
       if (result.success) return { ...spec, options: result.data }
-      for (const issue of result.error.issues) {
+      for (const issue of issuesOf(result.error)) {
         for (const message of problemsIn(issue, spec.schema)) {
           context.addIssue({ code: 'custom', path: [...issue.path], message: `${spec.name}(): ${message}` })
         }

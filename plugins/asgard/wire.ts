@@ -364,7 +364,7 @@ const decoders: Partial<Record<AsgardEventType, Decoder>> = {
   'asgard.run.init': () => silence,
   'asgard.run.done': () => ({ events: [], end: 'done' }),
   'asgard.run.error': (fact) => ({ events: [], end: runFailure(objectOf(fact['error'])) }),
-  // The dispatcher opens a message with its first words.
+  // The runner opens a message with its first words.
   'asgard.message.start': mainLine(() => silence),
   'asgard.message.thinking.start': mainLine(() => silence),
   'asgard.message.canvas.start': mainLine(() => silence),

@@ -11,7 +11,7 @@ const maxStepEvents = 8
 const maxStepLength = 1024
 /** How much of one turn may be unmoved, in characters: what its end moves in one commit. */
 const maxTurnLength = 16_384
-/** How much the journal holds before the oldest of it is moved, in characters: some eight thousand deltas. */
+/** How much the journal holds, at least, before the oldest of it is moved, in characters: some eight thousand deltas. */
 const leastLength = 524_288
 /** Or as much for each of its turns, where that is more: some eight deltas, so that moving them is worth it. */
 const lengthEach = 512

@@ -62,7 +62,7 @@ export class OutboxTable {
   /** A pause that was not told of is not to be told of any more. */
   #takeBack(turn: string): void {
     this.#sql.run(
-      `UPDATE outbox SET state = 'delivered' WHERE turn = ? AND type = 'turn.waiting' AND state = 'pending'`,
+      `UPDATE outbox SET state = 'delivered' WHERE turn = ? AND type = 'turn.waiting' AND state <> 'delivered'`,
       turn,
     )
   }

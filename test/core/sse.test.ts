@@ -121,6 +121,19 @@ describe.each([
     await expect(Array.fromAsync(answer.events())).rejects.toMatchObject({ code: 'upstream_silent' })
   })
 
+  it('takes an upstream that speaks slowly, and for longer than it may be silent, for no silent one', async () => {
+    await using slow = await startUpstream((_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      let said = 0
+      const words = setInterval(() => {
+        response.write(`data: ${++said}\n\n`)
+        if (said === 12) response.end(() => clearInterval(words))
+      }, 80)
+    })
+    const answer = await request(slow.url, { idleTimeoutMs: 600 })
+    expect(await Array.fromAsync(answer.events())).toHaveLength(12)
+  })
+
   it('leaves when the signal aborts, and the upstream sees it', async () => {
     const left = Promise.withResolvers<void>()
     await using upstream = await startUpstream(async (_, response) => {

@@ -5,7 +5,7 @@ import type { HubEvent } from '../../core/events.ts'
 import type { Provider, ProviderContext, ProviderSpec } from '../../core/plugin.ts'
 import type { Turn } from '../../core/turn.ts'
 
-/** A turn as the dispatcher would hand it to a provider. */
+/** A turn as the runner would hand it to a provider. */
 export const turnOf = (text: string, changes: Partial<Turn> = {}): Turn => ({
   id: `turn_${crypto.randomUUID().replaceAll('-', '')}`,
   bot: 'bot',

@@ -105,6 +105,22 @@ describe('words of several turns in one commit', () => {
     expect(await store.read(turns[0]!.id, 9, 10)).toEqual([])
   })
 
+  it('of two messages stay with theirs, each with its time', async () => {
+    const turns = await acceptedTurns(store, 2)
+    const words = (seq: number) => ({ ...delta(seq), message: seq % 2 === 0 ? 'even' : 'odd' })
+    for (let seq = 2; seq <= 9; seq++) {
+      await store.append(turns.map((turn) => ({ ...stepOf(turn, [words(seq)]), at: 1000 * seq })))
+    }
+    const all = [2, 3, 4, 5, 6, 7, 8, 9]
+    expect(turns.map(moved)).toEqual([1, 1])
+    expect(await store.read(turns[0]!.id, 1, 20)).toEqual(all.map(words))
+    expect(await store.readTimed(turns[0]!.id, 5, 20)).toEqual(
+      all.slice(4).map((seq) => ({ event: words(seq), at: 1000 * seq })),
+    )
+    await store.append([endOf(turns[0]!, 10)])
+    expect(await store.read(turns[0]!.id, 1, 8)).toEqual(all.map(words))
+  })
+
   it('are in their place when the turn has ended', async () => {
     const turns = await acceptedTurns(store, 2)
     await say(turns, 2, 20)

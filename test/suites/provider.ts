@@ -787,7 +787,7 @@ function checkGrammar(events: readonly HubEvent[]): void {
   }
 }
 
-/** The turn as the dispatcher hands it to the provider when it goes on. */
+/** The turn as the runner hands it to the provider when it goes on. */
 function goingOn(turn: Turn, events: readonly HubEvent[], answers?: Turn['answers']): Turn {
   const cursors = events.filter((event) => event.type === 'upstream')
   const resume = cursors.at(-1)?.cursor

@@ -87,14 +87,14 @@ export const answers = (events: readonly HubEvent[]): string[] =>
 export const spoken = (events: readonly HubEvent[]): string =>
   events.map((event) => (event.type === 'message.delta' ? event.text : '')).join('')
 
-/** The cursor a dispatcher would hold after these events. */
+/** The cursor a runner would hold after these events. */
 export const cursorAfter = (events: readonly HubEvent[]): Json => {
   const last = events.findLast((event) => event.type === 'upstream')
   if (!last) throw new Error('no cursor arrived')
   return last.cursor
 }
 
-/** What a dispatcher would keep with the conversation. */
+/** What a runner would keep with the conversation. */
 export const threadAfter = (events: readonly HubEvent[]): Json => {
   const last = events.findLast((event) => event.type === 'upstream' && event.thread !== undefined)
   if (last?.type !== 'upstream' || last.thread === undefined) throw new Error('no thread arrived')

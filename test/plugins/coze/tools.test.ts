@@ -18,7 +18,7 @@ const submits = (coze: Awaited<ReturnType<typeof rig>>) =>
       ((body as Record<string, Json>)['tool_outputs'] as { output: string }[]).map(({ output }) => output),
     )
 
-/** The turn as the dispatcher hands it on when it goes on after these events. */
+/** The turn as the runner hands it on when it goes on after these events. */
 const again = (turn: Turn, events: readonly HubEvent[], changes: Partial<Turn> = {}): Turn => ({
   ...turn,
   resume: cursorAfter(events),

@@ -61,7 +61,7 @@ export const answers = (events: readonly HubEvent[]): string[] =>
 export const spoken = (events: readonly HubEvent[]): string =>
   events.map((event) => (event.type === 'message.delta' ? event.text : '')).join('')
 
-/** The cursor a dispatcher would hold after these events, as it comes back from the store. */
+/** The cursor a runner would hold after these events, as it comes back from the store. */
 export const cursorAfter = (events: readonly HubEvent[]): Json => {
   const last = events.findLast((event) => event.type === 'upstream')
   if (!last) throw new Error('no cursor arrived')
