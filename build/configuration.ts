@@ -84,12 +84,13 @@ const ofHub: Readonly<Record<string, string>> = {
 }
 const ofPlugins: Readonly<Record<string, string>> = {
   scheme: 'a [scheme](#schemes-of-webhooks)',
-  bot: 'a function, a class, or the URL of a module',
   tools: 'by name: `tool({ … })`',
   request: 'a function',
   map: 'a function',
   'clientTools.{name}.parameters': 'a zod schema',
 }
+/** Elsewhere `bot` is a name. */
+const ofLocal: Readonly<Record<string, string>> = { ...ofPlugins, bot: 'a function, a class, or the URL of a module' }
 /** What `defineConfig` adds. */
 const defaults: Readonly<Record<string, string>> = {
   store: '`sqlite()`',
@@ -135,7 +136,8 @@ export function configurationPage(): string {
 
 function section([name, file, { schema }]: readonly [string, string, Spec]): readonly string[] {
   const source = readFileSync(join(root, file), 'utf8')
-  return [`### ${name}`, '', ...table(jsonSchemaOf(schema), source, ofPlugins, parsedDefaults(schema))]
+  const kinds = name === 'local' ? ofLocal : ofPlugins
+  return [`### ${name}`, '', ...table(jsonSchemaOf(schema), source, kinds, parsedDefaults(schema))]
 }
 
 /** Defaults of options that are given in another form than they are used in; JSON Schema has only those of the first. */

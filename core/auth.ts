@@ -4,6 +4,7 @@ import { createRemoteJWKSet, errors, importSPKI, jwtVerify } from 'jose'
 import type { JWTVerifyGetKey } from 'jose'
 import { z } from 'zod'
 import { HubError } from './errors.ts'
+import { noted } from './plugin-spec.ts'
 import type { PluginSpec } from './plugin-spec.ts'
 import { secret, setting } from './settings.ts'
 import { clientName } from './ids.ts'
@@ -78,23 +79,23 @@ type WithBots<Options, Bot extends string> = Omit<Options, 'bots'> & { bots?: re
  * Lets in whoever sends the key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
  * @example apiKey({ name: 'crm', key: env('CRM_KEY'), trusted: true })
  */
-export const apiKey = <const Bot extends string = never>(
-  options: WithBots<z.input<typeof apiKeyOptions>, Bot>,
-): AuthSpec<Bot> => ({
-  kind: 'auth',
-  name: 'apiKey',
-  options,
-  schema: apiKeyOptions,
-  create(parsed) {
-    const { name, key, ...granted } = parsed as z.output<typeof apiKeyOptions>
-    const expected = sha256(key.reveal())
-    return (request) => {
-      const given = credentialOf(request)
-      // Digests have one length, so that neither length nor content of the key can be told by time.
-      return given !== undefined && timingSafeEqual(sha256(given), expected) ? { key: name, ...granted } : undefined
-    }
-  },
-})
+export const apiKey = noted(
+  <const Bot extends string = never>(options: WithBots<z.input<typeof apiKeyOptions>, Bot>): AuthSpec<Bot> => ({
+    kind: 'auth',
+    name: 'apiKey',
+    options,
+    schema: apiKeyOptions,
+    create(parsed) {
+      const { name, key, ...granted } = parsed as z.output<typeof apiKeyOptions>
+      const expected = sha256(key.reveal())
+      return (request) => {
+        const given = credentialOf(request)
+        // Digests have one length, so that neither length nor content of the key can be told by time.
+        return given !== undefined && timingSafeEqual(sha256(given), expected) ? { key: name, ...granted } : undefined
+      }
+    },
+  }),
+)
 
 const jwtOptions = z.strictObject({
   name: z
@@ -120,18 +121,18 @@ const jwtOptions = z.strictObject({
  * Lets in whoever sends a valid token as `Authorization: Bearer TOKEN`: its subject is the key and the user.
  * @example jwt({ jwks: 'https://login.example.com/.well-known/jwks.json', audience: 'hub' })
  */
-export const jwt = <const Bot extends string = never>(
-  options: WithBots<z.input<typeof jwtOptions>, Bot>,
-): AuthSpec<Bot> => ({
-  kind: 'auth',
-  name: 'jwt',
-  options,
-  schema: jwtOptions.refine(
-    (given) => [given.jwks, given.publicKey, given.secret].filter((each) => each !== undefined).length === 1,
-    'needs one of `jwks`, `publicKey` and `secret`',
-  ),
-  create: (parsed) => verifier(parsed as z.output<typeof jwtOptions>),
-})
+export const jwt = noted(
+  <const Bot extends string = never>(options: WithBots<z.input<typeof jwtOptions>, Bot>): AuthSpec<Bot> => ({
+    kind: 'auth',
+    name: 'jwt',
+    options,
+    schema: jwtOptions.refine(
+      (given) => [given.jwks, given.publicKey, given.secret].filter((each) => each !== undefined).length === 1,
+      'needs one of `jwks`, `publicKey` and `secret`',
+    ),
+    create: (parsed) => verifier(parsed as z.output<typeof jwtOptions>),
+  }),
+)
 
 async function verifier(options: z.output<typeof jwtOptions>): Promise<Authenticate> {
   const { name, issuer, audience, trusted, bots } = options
@@ -161,7 +162,12 @@ async function verificationKey(options: z.output<typeof jwtOptions>): Promise<JW
   if (options.jwks !== undefined) return createRemoteJWKSet(new URL(options.jwks))
   const fixed = options.secret
     ? new TextEncoder().encode(options.secret.reveal())
-    : await importSPKI(options.publicKey!, options.algorithm)
+    : await importSPKI(options.publicKey!, options.algorithm).catch((error: unknown) => {
+        throw new HubError('config_invalid', {
+          message: `auth: jwt(): \`publicKey\` must be a public key in PEM (SPKI) that is good for ${options.algorithm}, which \`algorithm\` says.`,
+          cause: error,
+        })
+      })
   const algorithm = options.secret ? 'HS256' : options.algorithm
   return async (header) => {
     // A public key must never be taken for the secret of an HS256 token.
@@ -189,11 +195,20 @@ export const gatekeeper =
   async (request: IncomingMessage): Promise<Principal> => {
     if (!auth) return speakingFor(localPrincipal(), userOf(request))
     for (const authenticate of auth) {
-      const caller = await authenticate(request)
-      if (caller) return speakingFor(toPrincipal(caller), userOf(request))
+      const caller: unknown = await authenticate(request)
+      if (caller) return speakingFor(toPrincipal(checked(caller)), userOf(request))
     }
     throw new HubError('unauthorized', hasCredential(request) ? { message: unknownCredential } : {})
   }
+
+/** Functions of a config may be written in JavaScript, and nobody is let in by mistake. */
+function checked(caller: unknown): Caller {
+  const { key } = caller as Partial<Caller>
+  if (typeof key === 'string' && key !== '') return caller as Caller
+  throw new HubError('internal', {
+    message: 'A function of `auth` gave something that is no caller. It returns { key: "…" }, or undefined for nobody.',
+  })
+}
 
 const unknownCredential =
   'This hub does not know the key or token that was sent. Check it: `Authorization: Bearer KEY` or `X-API-Key: KEY`.'

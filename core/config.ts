@@ -5,6 +5,7 @@ import type { Profile } from './bot.ts'
 import { HubError } from './errors.ts'
 import { issuesOf, issueWords } from './issue-words.ts'
 import type { MiddlewareSpec, ProviderSpec, StoreSpec } from './plugin.ts'
+import { isFactory } from './plugin-spec.ts'
 import type { PluginSpec } from './plugin-spec.ts'
 import type { ChannelSpec } from './channel.ts'
 import type { Duration } from './settings.ts'
@@ -226,7 +227,7 @@ function plugin<Spec extends { readonly kind: string }>(kind: Spec['kind']) {
 }
 
 function functionOf<F>() {
-  return z.custom<F>((value) => typeof value === 'function', 'must be a function')
+  return z.custom<F>((value) => typeof value === 'function' && !isFactory(value), 'must be a function')
 }
 
 function authentication() {

@@ -35,3 +35,14 @@ export const toSpec = <Kind extends string, Schema extends z.ZodType, Context, B
   // The options were parsed with this very schema, by the loader.
   create: (parsed, context) => definition.create(parsed as z.output<Schema>, context),
 })
+
+const factories = new WeakSet<object>()
+
+/** Notes that a function leaves a spec in the config, so that one which was not called is taken for nothing else. */
+export const noted = <Made extends (...args: never) => unknown>(factory: Made): Made => {
+  factories.add(factory)
+  return factory
+}
+
+/** Whether a function is a factory that was not called. */
+export const isFactory = (value: object): boolean => factories.has(value)

@@ -6,7 +6,7 @@ import type { Logger } from './log.ts'
 import type { Clock } from './clock.ts'
 import type { Middleware, Respond, Turn } from './turn.ts'
 import type { Definition, Factory, PluginSpec } from './plugin-spec.ts'
-import { toSpec } from './plugin-spec.ts'
+import { noted, toSpec } from './plugin-spec.ts'
 import type { Records } from './records.ts'
 import type { Store } from './store.ts'
 
@@ -212,12 +212,9 @@ export const defineProvider =
   })
 
 /** Makes a middleware factory; see `history` for an example. */
-export const defineMiddleware =
-  <Schema extends z.ZodType>(
-    definition: Definition<Schema, MiddlewareContext, Middleware>,
-  ): Factory<Schema, MiddlewareSpec> =>
-  (...args) =>
-    toSpec('middleware', definition, args[0])
+export const defineMiddleware = <Schema extends z.ZodType>(
+  definition: Definition<Schema, MiddlewareContext, Middleware>,
+): Factory<Schema, MiddlewareSpec> => noted((...args) => toSpec('middleware', definition, args[0]))
 
 /** Makes a store factory. */
 export const defineStore =

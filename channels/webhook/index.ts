@@ -83,10 +83,14 @@ export const webhook: <const Bot extends string = never>(
       ({ secret: given, callback }) => !given || callback === undefined || [given].flat().some(canSign),
       '`callback` is signed, and a public key (whpk_…) cannot sign; give it a secret of its own beside that',
     )
-    .refine(({ callback, allowPrivate }) => callback === undefined || allowPrivate || !isPrivate(new URL(callback)), {
-      path: ['callback'],
-      message: 'is on this machine or in a private network; say `allowPrivate: true` if it is meant to be',
-    })
+    .refine(
+      ({ callback, allowPrivate }) =>
+        callback === undefined || allowPrivate || !URL.canParse(callback) || !isPrivate(new URL(callback)),
+      {
+        path: ['callback'],
+        message: 'is on this machine or in a private network; say `allowPrivate: true` if it is meant to be',
+      },
+    )
     .refine(
       ({ scheme, secret: given, callback }) => !scheme || (given === undefined && callback === undefined),
       '`secret` and `callback` are those of Standard Webhooks; a scheme has what it needs among its own options',

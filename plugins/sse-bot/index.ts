@@ -54,7 +54,8 @@ type Options = z.output<typeof options>
  */
 export const sseBot = (given: z.input<typeof options>): ProviderSpec => {
   const spec = provider(given)
-  return given.remembers ? { ...spec, manifest: { ...spec.manifest, remembers: true } } : spec
+  const { remembers } = spec.options as Partial<Options>
+  return remembers ? { ...spec, manifest: { ...spec.manifest, remembers: true } } : spec
 }
 
 const provider = defineProvider({

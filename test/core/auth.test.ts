@@ -404,3 +404,22 @@ describe('a config with auth', () => {
     )
   })
 })
+
+describe('auth of a config written without types', () => {
+  it.each([[true], [{ key: 5, admin: true }], [{ key: '' }], ['ada']])(
+    'lets nobody in by mistake where its function gives %j',
+    async (given) => {
+      await using hub = await startHub({ auth: [() => given as never], bots: { who } })
+      const answer = await hub.api('/bots')
+      expect([answer.status, await answer.json()]).toMatchObject([500, { error: { code: 'internal' } }])
+    },
+  )
+
+  it('says which public key it cannot read', async () => {
+    const starting = startHub({ auth: [jwt({ publicKey: 'no PEM' })], bots: { who } })
+    await expect(starting).rejects.toMatchObject({
+      code: 'config_invalid',
+      message: expect.stringContaining('`publicKey` must be a public key in PEM (SPKI) that is good for RS256'),
+    })
+  })
+})

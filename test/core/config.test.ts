@@ -6,15 +6,18 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { z } from 'zod'
 import { redact, Secret, secret } from '../../core/settings.ts'
 import {
+  jwt,
   checkConfig,
   defineConfig,
   defineProvider,
   echo,
   env,
+  history,
   rest,
   secretFile,
   sqlite,
   sse,
+  webhook,
   websocket,
   sseBot,
 } from '../../index.ts'
@@ -89,6 +92,20 @@ describe('a config with problems', () => {
   it.each([
     [{ auth: 'secret' }, 'auth: must be a list such as `[apiKey({ … })]`, or a function `(request) => …`'],
     [{ auth: ['secret'] }, 'auth.0: must be `apiKey({ … })`, `jwt({ … })` or a function `(request) => …`'],
+    [{ auth: [jwt] }, 'auth.0: must be `apiKey({ … })`, `jwt({ … })` or a function `(request) => …`'],
+    [
+      { use: [history] },
+      'use.0: must be a middleware: a function `(turn, next) => …` or a factory call such as `history()`',
+    ],
+    [{ bots: { support: (sseBot as () => unknown)() } }, 'bots.support: sse-bot(): url: is missing'],
+    [
+      {
+        channels: {
+          crm: webhook({ bot: 'support', as: 'crm', secret: 'whsec_0123456789', callback: 'crm.test/hook' }),
+        },
+      },
+      'channels.crm: webhook(): callback: must be a URL',
+    ],
     [{ console: true }, 'console: must be `consolePage()` or `false`'],
     [{ keep: { events: 'long' } }, "keep.events: must be whole ms or, for example, '30s', '5m' or '7d'"],
     [{ onTurnEnd: [{ name: 'meter', run: 'it' }] }, 'onTurnEnd.0.run: must be a function'],
