@@ -844,7 +844,11 @@ class EdgeServer {
     const isFirst = current.frames === 0
     const isEnd = type === 'asgard.run.done' || type === 'asgard.run.error'
     if (isTranscribed(type)) current.lastId = String(transcribe(channel, frame))
-    if (isEnd) channel.terminal = 'error' in fact ? fact.error : 'done'
+    if (isEnd) {
+      channel.terminal = 'error' in fact ? fact.error : 'done'
+      // Whoever hears of it may send the next message at once.
+      if (channel.run === current) channel.run = undefined
+    }
     if ('title' in fact) channel.title = fact.title
     if ('status' in fact && (fact.status === 'COMPLETED' || fact.status === 'NEEDS_INPUT')) channel.status = fact.status
     if ('sandboxName' in fact) channel.sandboxes.add(fact.sandboxName)
