@@ -21,7 +21,7 @@ async function init(folder: string, { yes, demo }: { readonly yes?: boolean; rea
   if (existsSync(config)) throw new CommandFailed(`${config} is there already, and was left as it is.`)
   const files = demo ? { 'hub.config.ts': readFileSync(demoConfig, 'utf8') } : await chosenFiles(yes === true)
   const isInstalled = isInstalledFor(at)
-  const isModule = beginsModule(at)
+  beginModules(at)
   const written = write(at, {
     ...files,
     // Where `bothub` is found already, another package could hide it, as in its own repository.
@@ -31,7 +31,7 @@ async function init(folder: string, { yes, demo }: { readonly yes?: boolean; rea
     'tsconfig.json': firstTypeScriptConfig,
     '.gitignore': 'node_modules/\ndata/\n.env\n',
   })
-  process.stdout.write(`Written: ${written.join(', ')}\n\n${nextSteps(at, isInstalled, isModule)}`)
+  process.stdout.write(`Written: ${written.join(', ')}\n\n${nextSteps(at, isInstalled, isAmongModules(at))}`)
 }
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
@@ -52,25 +52,24 @@ async function chosenFiles(yes: boolean): Promise<Readonly<Record<string, string
   }
 }
 
-/**
- * Whether Node will take the config for a module. What `npm init` or `npm install` has just made says so from now on; a
- * package with code in it is left as it is.
- */
-function beginsModule(folder: string): boolean {
-  const path = join(folder, 'package.json')
-  if (!existsSync(path)) return true
-  const manifest = JSON.parse(readFileSync(path, 'utf8')) as { readonly type?: string }
-  if (manifest.type === 'module') return true
-  if (readdirSync(folder).some((name) => /\.[cm]?[jt]sx?$/.test(name))) return false
-  writeFileSync(path, `${JSON.stringify({ ...manifest, type: 'module' }, null, 2)}\n`)
-  return true
+/** Has what `npm init` or `npm install` has just made be a package of modules; one with code in it is left as it is. */
+function beginModules(folder: string): void {
+  const manifest = manifestIn(folder)
+  if (!manifest || manifest.type === 'module') return
+  if (readdirSync(folder).some((name) => /\.[cm]?[jt]sx?$/.test(name))) return
+  writeFileSync(join(folder, 'package.json'), `${JSON.stringify({ ...manifest, type: 'module' }, null, 2)}\n`)
 }
 
-/** Whether the nearest package there says so, which may be one above. */
+/** Whether Node will take a config there for a module: the nearest package says so, which may be one above. */
 function isAmongModules(folder: string): boolean {
-  const path = join(folder, 'package.json')
-  if (existsSync(path)) return (JSON.parse(readFileSync(path, 'utf8')) as { readonly type?: string }).type === 'module'
+  const manifest = manifestIn(folder)
+  if (manifest) return manifest.type === 'module'
   return dirname(folder) !== folder && isAmongModules(dirname(folder))
+}
+
+function manifestIn(folder: string): { readonly type?: string } | undefined {
+  const path = join(folder, 'package.json')
+  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as { readonly type?: string }) : undefined
 }
 
 const defaults: Choices = { bots: ['own'], channels: ['websocket'] }
