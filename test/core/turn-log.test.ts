@@ -1,31 +1,17 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import { systemClock } from '../../core/clock.ts'
 import type { NumberedEvent } from '../../core/events.ts'
 import { forEach } from '../../core/flow.ts'
 import type { Store } from '../../core/store.ts'
 import { TurnLog } from '../../core/turn-log.ts'
-import { acceptedTurns, openSqlite } from '../plugins/sqlite.subject.ts'
-
-let folder: string
-let store: Store
-beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'bothub-'))
-  store = await openSqlite(folder)
-})
-afterEach(async () => {
-  await store.close()
-  rmSync(folder, { recursive: true, force: true })
-})
+import { acceptedTurns, temporarySqlite } from '../plugins/sqlite.subject.ts'
 
 const logOf = (of: Store) =>
   new TurnLog(of, systemClock, { onClaimed() {}, onOwed() {}, onCommit() {}, onRefused() {} })
 
 const word = (text: string) => ({ type: 'message.delta', message: 'm', text }) as const
 
-/** Reads a turn from its beginning, for as long as the work takes; `seen` resolves when so many events were. */
+/** Reads a turn behind an event, for as long as the work takes; `seen` resolves when so many events were. */
 async function reading(log: TurnLog, turn: string, after: number, work: (seen: Seen) => Promise<void>): Promise<void> {
   const stop = new AbortController()
   const events: NumberedEvent[] = []
@@ -45,9 +31,10 @@ async function reading(log: TurnLog, turn: string, after: number, work: (seen: S
 type Seen = (count: number) => Promise<readonly NumberedEvent[]>
 
 it('shows a reader that keeps up what was committed, and asks the store for nothing', async () => {
-  const [row] = await acceptedTurns(store, 1)
+  await using place = await temporarySqlite()
+  const [row] = await acceptedTurns(place.store, 1)
   let reads = 0
-  const counting = new Proxy(store, {
+  const counting = new Proxy(place.store, {
     get(target, name: keyof Store) {
       if (name === 'read') reads++
       return target[name].bind(target)
@@ -67,8 +54,9 @@ it('shows a reader that keeps up what was committed, and asks the store for noth
 })
 
 it('keeps no more of a turn than its last commit, and shows who comes later the rest from the store', async () => {
-  const [row, other] = await acceptedTurns(store, 2)
-  const log = logOf(store)
+  await using place = await temporarySqlite()
+  const [row, other] = await acceptedTurns(place.store, 2)
+  const log = logOf(place.store)
   const turn = log.open(row!)
   log.push(turn, [word('one'), word('two')])
   await log.commit()
@@ -86,8 +74,9 @@ it('keeps no more of a turn than its last commit, and shows who comes later the 
 })
 
 it('shows all that is stored behind a step that is no event', async () => {
-  const [row] = await acceptedTurns(store, 1)
-  const log = logOf(store)
+  await using place = await temporarySqlite()
+  const [row] = await acceptedTurns(place.store, 1)
+  const log = logOf(place.store)
   const turn = log.open(row!)
   log.push(turn, [word('one')])
   await log.commit()

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { sqlite } from '../../plugins/sqlite/index.ts'
 import type { NumberedEvent } from '../../core/events.ts'
 import type { Append, Store, TurnRow } from '../../core/store.ts'
@@ -8,6 +11,20 @@ import type { StoreSubject } from '../suites/store.ts'
 export async function openSqlite(folder: string, options: Parameters<typeof sqlite>[0] = {}): Promise<Store> {
   const spec = sqlite({ file: 'hub.db', ...options })
   return spec.create(spec.schema.parse(spec.options), pluginContext({ folder }))
+}
+
+/** A SQLite store in a folder of its own, which goes with it. */
+export async function temporarySqlite(): Promise<{ readonly folder: string; readonly store: Store } & AsyncDisposable> {
+  const folder = mkdtempSync(join(tmpdir(), 'bothub-'))
+  const store = await openSqlite(folder)
+  return {
+    folder,
+    store,
+    async [Symbol.asyncDispose]() {
+      await store.close()
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
 }
 
 /** The SQLite store, in a file of its own for every case. */
