@@ -143,6 +143,27 @@ describe('feishu', () => {
     expect(() => openFeishu(request(signature.replace('1', 'x')), key)).toThrow()
   })
 
+  it('refuses the signature of another key, also where what that has encrypted can be decrypted', () => {
+    const key = new Secret(encryptKey)
+    const seemsDecrypted = ({ body }: SignedRequest) => {
+      try {
+        return decryptFeishu((JSON.parse(String(body)) as { encrypt: string }).encrypt, key).length > 0
+      } catch {
+        return false
+      }
+    }
+    // The padding is right by chance in one of 256.
+    let forged = sign('{}', 'another key')
+    while (!seemsDecrypted(forged)) forged = sign('{}', 'another key')
+    const request = {
+      method: 'POST',
+      query: new URLSearchParams(),
+      headers: forged.headers ?? {},
+      body: Buffer.from(String(forged.body)),
+    }
+    expect(() => openFeishu(request, key)).toThrow(expect.objectContaining({ code: 'bad_signature' }))
+  })
+
   it('answers the challenge by which Feishu sees that the address is ours, encrypted or not', async () => {
     await using platform = await subject.start()
     const challenge = JSON.stringify({
