@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { BotCore, local } from '../../index.ts'
 import BadBot from '../fakes/bots/bad-bot.ts'
+import { eventually } from '../support/eventually.ts'
 import { startHub } from '../support/hub.ts'
 import type { TestHub } from '../support/hub.ts'
 
@@ -105,7 +106,10 @@ describe('a bot in a thread of its own', () => {
       await hub.api('/bots/stuck/messages', { text: 'hang' }, { prefer: 'respond-async' })
     ).json()) as { turn: string }
     await hub.api(`/turns/${turn}/cancel`, {})
-    expect(await (await hub.api(`/turns/${turn}`)).json()).toMatchObject({ status: 'cancelled' })
+    // The request is answered before the bot has stopped.
+    await eventually(async () =>
+      expect(await (await hub.api(`/turns/${turn}`)).json()).toMatchObject({ status: 'cancelled' }),
+    )
   })
 })
 
